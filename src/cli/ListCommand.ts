@@ -1,0 +1,67 @@
+/**
+ * `exp ls` and `exp show`: what has been run.
+ */
+import { existsSync } from "node:fs"
+import { join, resolve } from "node:path"
+import { Console, Effect } from "effect"
+import { suggestion } from "../model/DidYouMean.ts"
+import * as RunFolder from "../run/RunFolder.ts"
+import { NotFound } from "./Errors.ts"
+import { summary } from "./Outcome.ts"
+import { duration, table } from "./Table.ts"
+
+const seconds = (record: RunFolder.RunRecord): string =>
+  record.finishedAt === null ? "" : duration((Date.parse(record.finishedAt) - Date.parse(record.startedAt)) / 1000)
+
+export const ls = Effect.fn("exp ls")(function* (runs: string, json: boolean) {
+  const all = RunFolder.list(resolve(runs))
+  if (json) return yield* Console.log(JSON.stringify(all.map(({ name, record }) => ({ name, ...record }))))
+  if (all.length === 0)
+    return yield* Console.log(`no runs in \`${runs}\`\n  hint: start one with \`exp run experiments/small-en-it.ts\``)
+  yield* Console.log(
+    table(
+      ["run", "outcome", "steps", "made", "took", "parameters"],
+      all.map(({ name, record }) => [
+        name,
+        record.outcome,
+        String(record.steps.length),
+        String(record.steps.filter((step) => step.made).length),
+        seconds(record),
+        Object.entries(record.parameters)
+          .map(([key, value]) => `${key}=${value}`)
+          .join(" "),
+      ]),
+      ["left", "left", "right", "right", "right"],
+    ),
+  )
+})
+
+export const show = Effect.fn("exp show")(function* (runs: string, name: string, json: boolean) {
+  const folder = existsSync(join(name, "run.json")) ? resolve(name) : join(resolve(runs), name)
+  const record = RunFolder.readRecord(folder)
+  if (record === undefined) {
+    const names = RunFolder.list(resolve(runs)).map((one) => one.name)
+    return yield* new NotFound({
+      what: `there is no run \`${name}\``,
+      hint: names.length === 0 ? "nothing was run yet" : suggestion(name, names),
+    })
+  }
+  if (json) return yield* Console.log(JSON.stringify({ name, folder, ...record }))
+  const pathOf = (artifact: string) => join(resolve(runs), "store", artifact)
+  yield* Console.log(
+    [
+      `${name}: ${record.outcome}${record.error === undefined ? "" : ` (${record.error})`}`,
+      `${record.file}, started ${record.startedAt}, took ${seconds(record)}`,
+      "",
+      table(
+        ["", "step", "artifact"],
+        record.steps.map((step) => [step.made ? "made" : "reused", step.label, step.artifact]),
+      ),
+      ...summary(
+        record.steps.map((step) => step.artifact),
+        pathOf,
+      ),
+      ...record.releases.map((release) => `\nrelease  ${release}`),
+    ].join("\n"),
+  )
+})

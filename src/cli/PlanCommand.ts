@@ -1,0 +1,34 @@
+/**
+ * `exp plan`: what would be done, and what it costs. Touches nothing but the store's own notes.
+ */
+import { Console, Effect } from "effect"
+import { forecastOf } from "../plan/Forecast.ts"
+import { codeDigest } from "../run/Code.ts"
+import { standings } from "../run/Peek.ts"
+import { renderPlan } from "./PlanText.ts"
+import { open, services } from "./Project.ts"
+
+export interface PlanSettings {
+  readonly file: string
+  readonly set: ReadonlyArray<string>
+  readonly runs: string
+  readonly json: boolean
+}
+
+export const plan = Effect.fn("exp plan")(function* (settings: PlanSettings) {
+  const { plan } = yield* open(settings.file, settings.set, settings.runs)
+  const standing = yield* standings(plan.nodes).pipe(Effect.provide(services(settings.runs)))
+  if (!settings.json) return yield* Console.log(renderPlan(plan, standing, codeDigest()))
+  const steps = plan.nodes.map(({ id, label, definition, params, inputs, forecast }) => ({
+    id,
+    label,
+    kind: definition.kind,
+    params,
+    inputs,
+    forecast,
+    standing: standing.get(id),
+  }))
+  yield* Console.log(
+    JSON.stringify({ experiment: plan.experiment, parameters: plan.parameters, steps, total: forecastOf(plan.nodes) }),
+  )
+})

@@ -1,0 +1,72 @@
+/**
+ * A plan as text: one line a step, indented under a fan-out; what is done, what will run, what is not known yet, and what it costs.
+ */
+import { forecastOf } from "../plan/Forecast.ts"
+import type { Node, Plan } from "../plan/Plan.ts"
+import type { Standing } from "../run/Peek.ts"
+import { bytes, count, table } from "./Table.ts"
+
+const marks: Record<Standing["_tag"], string> = { Cached: "done", WillRun: "will run", NotKnownYet: "later" }
+
+const facts = (node: Node): string => {
+  const { parameters, optimizerSteps, tokens, diskBytes } = node.forecast
+  return [
+    parameters !== undefined && `${count(parameters)} parameters`,
+    optimizerSteps !== undefined && `${count(optimizerSteps)} steps`,
+    tokens !== undefined && `${count(tokens)} tokens`,
+    diskBytes !== undefined && bytes(diskBytes),
+  ]
+    .filter(Boolean)
+    .join(", ")
+}
+
+const rows = (
+  nodes: ReadonlyArray<Node>,
+  standing: ReadonlyMap<string, Standing>,
+  code: string,
+  indent: string,
+): ReadonlyArray<ReadonlyArray<string>> =>
+  nodes.flatMap((node) => {
+    const here = standing.get(node.id) ?? { _tag: "NotKnownYet" }
+    const otherCode = here._tag === "Cached" && here.code !== code ? " (by other code)" : ""
+    const own = [
+      node.body === undefined ? marks[here._tag] + otherCode : "",
+      indent + node.label,
+      here._tag === "NotKnownYet" ? "" : here.artifact,
+      facts(node),
+    ]
+    return [own, ...(node.body === undefined ? [] : rows(node.body.nodes, standing, code, `${indent}  `))]
+  })
+
+export const renderPlan = (plan: Plan, standing: ReadonlyMap<string, Standing>, code: string): string => {
+  const total = forecastOf(plan.nodes)
+  const parameters = Object.entries(plan.parameters).map(([name, value]) => `${name}=${value}`)
+  const tally = (tag: Standing["_tag"]) =>
+    plan.nodes.filter((node) => node.body === undefined && (standing.get(node.id)?._tag ?? "NotKnownYet") === tag)
+      .length
+  const upTo = total.exact ? "" : "at most "
+  return [
+    `${plan.experiment}${parameters.length > 0 ? `  (${parameters.join(", ")})` : ""}`,
+    "",
+    table(["", "step", "artifact", ""], rows(plan.nodes, standing, code, "")),
+    "",
+    `${upTo}${count(total.steps)} steps: ${tally("Cached")} done, ${tally("WillRun")} will run, ${tally("NotKnownYet")} known once their inputs are there`,
+    `${upTo}${count(total.optimizerSteps)} optimizer steps on ${count(total.tokens)} tokens, ${count(total.parameters)} parameters, ${bytes(total.diskBytes)} on disk`,
+  ].join("\n")
+}
+
+/** The plan as it was recorded, without standing: the same text for the same experiment. */
+export const planText = (nodes: ReadonlyArray<Node>, indent = ""): string =>
+  nodes
+    .map((node) => {
+      const from = Object.entries(node.inputs)
+        .filter(([, refs]) => refs.length > 0)
+        .map(([name, refs]) => `${name}=${refs.map(showRef).join(",")}`)
+        .join("  ")
+      const line = `${indent}${node.id}  ${node.label}${from === "" ? "" : `  ${from}`}`
+      return node.body === undefined ? line : `${line}\n${planText(node.body.nodes, `${indent}  `)}`
+    })
+    .join("\n")
+
+const showRef = (ref: Node["inputs"][string][number]): string =>
+  `${ref._tag === "Item" ? "item" : ref.step}${ref.part === undefined ? "" : `#${ref.part}`}`

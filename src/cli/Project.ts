@@ -1,0 +1,40 @@
+/**
+ * What every command that reads an experiment needs: the file loaded, its parameters set, its plan, and the store it works in.
+ */
+import { join, resolve } from "node:path"
+import { Effect, Layer, Schema } from "effect"
+import { layer as engineLayer } from "../engine/Engines.ts"
+import { type Plan, plan } from "../plan/Plan.ts"
+import { Store } from "../store/Store.ts"
+import { type ExperimentFile, load } from "./ExperimentFile.ts"
+
+export class BadSetting extends Schema.TaggedError<BadSetting>()("BadSetting", { setting: Schema.String }) {
+  override get message() {
+    return `\`--set ${this.setting}\` is not name=value\n  hint: write \`--set seed=7\``
+  }
+}
+
+export interface Project {
+  readonly file: ExperimentFile
+  readonly plan: Plan
+}
+
+const settings = (pairs: ReadonlyArray<string>): Effect.Effect<Readonly<Record<string, string>>, BadSetting> =>
+  Effect.gen(function* () {
+    const values: Record<string, string> = Object.create(null)
+    for (const pair of pairs) {
+      const at = pair.indexOf("=")
+      if (at <= 0) return yield* new BadSetting({ setting: pair })
+      values[pair.slice(0, at)] = pair.slice(at + 1)
+    }
+    return values
+  })
+
+export const open = Effect.fn("Project.open")(function* (file: string, set: ReadonlyArray<string>, runs: string) {
+  const given = yield* settings(set)
+  const loaded = yield* load(file, join(runs, ".cache", "typecheck"))
+  return { file: loaded, plan: yield* plan(loaded.experiment, given) } satisfies Project
+})
+
+/** The services a run works with. This and `src/main.ts` are where layers are chosen. */
+export const services = (runs: string) => Layer.mergeAll(Store.layer(join(resolve(runs), "store")), engineLayer)

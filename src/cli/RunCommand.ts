@@ -1,0 +1,149 @@
+/**
+ * `exp run`: do what the plan asks for and the store lacks, and say what came out.
+ */
+import { writeFileSync } from "node:fs"
+import { basename, join, relative, resolve } from "node:path"
+import { Effect } from "effect"
+import type { Node } from "../plan/Plan.ts"
+import { packageRoot } from "../run/Code.ts"
+import { Reporter, type RunEvent } from "../run/Reporter.ts"
+import { runPlan, type StepResult, until } from "../run/Run.ts"
+import * as RunFolder from "../run/RunFolder.ts"
+import { Store } from "../store/Store.ts"
+import { NotFound } from "./Errors.ts"
+import { summary } from "./Outcome.ts"
+import { planText } from "./PlanText.ts"
+import { ndjson, plain, type Renderer, terminal } from "./Progress.ts"
+import { open, services } from "./Project.ts"
+
+export interface RunSettings {
+  readonly file: string
+  readonly set: ReadonlyArray<string>
+  readonly runs: string
+  readonly jobs: number
+  readonly until: string | undefined
+  readonly json: boolean
+}
+
+const rendererFor = (json: boolean): Renderer => {
+  const write = (text: string) => void process.stdout.write(text)
+  if (json) return ndjson(write)
+  return process.stdout.isTTY && process.env["TERM"] !== "dumb"
+    ? terminal(write, () => process.stdout.columns ?? 80)
+    : plain(write)
+}
+
+const countNodes = (nodes: ReadonlyArray<Node>): number => nodes.filter((node) => node.body === undefined).length
+
+export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
+  const { file, plan } = yield* open(settings.file, settings.set, settings.runs)
+  const nodes = settings.until === undefined ? plan.nodes : until(plan.nodes, settings.until)
+  if (nodes === undefined)
+    return yield* new NotFound({
+      what: `no step of the plan is a \`${settings.until}\``,
+      hint: `its steps are ${[...new Set(plan.nodes.map((node) => node.definition.kind))].join(", ")}`,
+    })
+  const startedAt = new Date()
+  const folder = RunFolder.create(resolve(settings.runs), plan.experiment, startedAt)
+  const text = planText(plan.nodes)
+  writeFileSync(join(folder, "experiment.ts"), file.source)
+  writeFileSync(join(folder, "plan.txt"), `${text}\n`)
+  const renderer = rendererFor(settings.json)
+  const emit = (event: RunEvent): void => {
+    RunFolder.journal(folder, event)
+    renderer.emit(event)
+  }
+  const record = (
+    rest: Pick<RunFolder.RunRecord, "outcome" | "releases" | "steps"> & { readonly error?: string },
+  ): void =>
+    RunFolder.writeRecord(folder, {
+      experiment: plan.experiment,
+      file: relative(process.cwd(), file.path),
+      parameters: plan.parameters,
+      startedAt: startedAt.toISOString(),
+      finishedAt: rest.outcome === "running" ? null : new Date().toISOString(),
+      ...rest,
+    })
+  record({ outcome: "running", releases: [], steps: [] })
+  emit({ _tag: "RunStarted", experiment: plan.experiment, run: basename(folder), steps: countNodes(nodes) })
+
+  yield* Effect.gen(function* () {
+    const store = yield* Store
+    const results = yield* runPlan(nodes, {
+      jobs: settings.jobs,
+      facts: {
+        experiment: plan.experiment,
+        experimentFile: relative(process.cwd(), file.path),
+        experimentSource: file.source,
+        planText: text,
+        parameters: plan.parameters,
+        startedAt: startedAt.toISOString(),
+        repository: packageRoot,
+      },
+    }).pipe(
+      Effect.provideService(Reporter, Reporter.of({ emit })),
+      Effect.onInterrupt(() =>
+        Effect.sync(() => {
+          emit({ _tag: "RunInterrupted", run: basename(folder) })
+          record({ outcome: "interrupted", releases: [], steps: [] })
+        }),
+      ),
+      Effect.tapError((error) =>
+        Effect.sync(() => {
+          renderer.close()
+          record({
+            outcome: "failed",
+            releases: [],
+            steps: [],
+            error: error instanceof Error ? error.message : String(error),
+          })
+        }),
+      ),
+    )
+    const releases = publishLinks(folder, results, store.pathOf)
+    record({
+      outcome: "finished",
+      releases,
+      steps: results.map(({ node, manifest, made }) => ({
+        step: node.id,
+        label: node.label,
+        artifact: manifest!.artifact,
+        made,
+      })),
+    })
+    const made = results.filter((result) => result.made).length
+    if (!settings.json) {
+      renderer.close()
+      for (const text of summary(
+        results.map(({ manifest }) => manifest!.artifact),
+        store.pathOf,
+      ))
+        process.stdout.write(`${text}\n`)
+    }
+    emit({
+      _tag: "RunFinished",
+      run: basename(folder),
+      folder,
+      releases,
+      made,
+      cached: results.length - made,
+      seconds: (Date.now() - startedAt.getTime()) / 1000,
+    })
+    renderer.close()
+    if (!settings.json) {
+      process.stdout.write(`run      ${relative(process.cwd(), folder)}\n`)
+      for (const release of releases) process.stdout.write(`release  ${relative(process.cwd(), release)}\n`)
+    }
+  }).pipe(Effect.ensuring(Effect.sync(() => renderer.close())), Effect.provide(services(settings.runs)))
+})
+
+/** Readable pointers from the run's folder to its artifacts; returns the release folders. */
+const publishLinks = (
+  folder: string,
+  results: ReadonlyArray<StepResult>,
+  pathOf: (artifact: string) => string,
+): ReadonlyArray<string> =>
+  results.flatMap(({ node, manifest }) => {
+    RunFolder.link(folder, node.label, pathOf(manifest!.artifact))
+    return node.definition.kind === "release" ? [join(pathOf(manifest!.artifact), "release")] : []
+  })

@@ -1,0 +1,230 @@
+/**
+ * The plan of an experiment: what its program asked for, in order, before anything runs.
+ *
+ * Running the program under a recorder costs milliseconds and touches nothing: what a yielded step returns is the promise of an
+ * artifact, not the artifact. Steps with the same kind, version, parameters and inputs are one step; names and order never matter.
+ */
+import { Context, Effect, Schema } from "effect"
+import { type Any, Many, type Ref } from "../model/Artifact.ts"
+import { suggestion } from "../model/DidYouMean.ts"
+import { digest } from "../model/Digest.ts"
+import type { Definition } from "./Step.ts"
+
+export class PlanError extends Schema.TaggedError<PlanError>()("PlanError", {
+  step: Schema.String,
+  problem: Schema.String,
+  hint: Schema.String,
+}) {
+  override get message() {
+    return `${this.step}: ${this.problem}\n  hint: ${this.hint}`
+  }
+}
+
+export interface Node {
+  /** `<kind>-<12 hex digits>` of what the step is: stable under renaming and reordering. */
+  readonly id: string
+  /** What people read: `decay 400→500`. */
+  readonly label: string
+  readonly definition: Definition
+  /** Encoded parameters: plain JSON. */
+  readonly params: Readonly<Record<string, unknown>>
+  readonly inputs: Readonly<Record<string, ReadonlyArray<Ref>>>
+  /** What the plan says of the work: optimizer steps, tokens, parameters, bytes on disk. */
+  readonly forecast: Forecast
+  /** Set on a fan-out over things to come: the plan of one item, and the most items there may be. */
+  readonly body?: { readonly nodes: ReadonlyArray<Node>; readonly yields: ReadonlyArray<Ref>; readonly atMost: number }
+}
+
+export interface Forecast {
+  readonly parameters?: number
+  readonly optimizerSteps?: number
+  readonly tokens?: number
+  readonly diskBytes?: number
+}
+
+export class Recorder extends Context.Service<
+  Recorder,
+  { readonly add: (node: Omit<Node, "id">) => Effect.Effect<string, PlanError> }
+>()("exp/plan/Recorder") {}
+
+const identityOf = (node: Omit<Node, "id">): unknown => ({
+  kind: node.definition.kind,
+  version: node.definition.version,
+  params: node.params,
+  inputs: node.inputs,
+  body: node.body && {
+    nodes: node.body.nodes.map((inner) => inner.id),
+    yields: node.body.yields,
+    atMost: node.body.atMost,
+  },
+})
+
+/** What `program` asks for, in order, and what it returns. */
+export const record = <A, E>(program: Effect.Effect<A, E, Recorder>) =>
+  Effect.suspend(() => {
+    const nodes = new Map<string, Node>()
+    const recorder = Recorder.of({
+      add: (node) =>
+        Effect.sync(() => {
+          const id = `${node.definition.kind}-${digest(identityOf(node)).slice(0, 12)}`
+          if (!nodes.has(id)) nodes.set(id, { id, ...node })
+          return id
+        }),
+    })
+    return program.pipe(
+      Effect.provideService(Recorder, recorder),
+      Effect.map((value) => ({ value, nodes: [...nodes.values()] })),
+    )
+  })
+
+/** A value with a default is a parameter: `--set name=value`. A Schema may narrow what it accepts. */
+export type Defaults = Readonly<Record<string, string | number | boolean>>
+type Widened<D extends Defaults> = {
+  readonly [K in keyof D]: D[K] extends string ? string : D[K] extends number ? number : boolean
+}
+
+export interface Experiment<A = unknown> {
+  readonly name: string
+  readonly defaults: Defaults
+  readonly program: (
+    parameters: Readonly<Record<string, string | number | boolean>>,
+  ) => Effect.Effect<A, PlanError, Recorder>
+}
+
+type Program<A, P> = (parameters: P) => Generator<Effect.Effect<any, PlanError, Recorder>, A, never>
+
+/**
+ * An experiment: a name and a program that records steps. Parameters with defaults are given to the program and become
+ * `--set name=value` on the command line.
+ *
+ * @example
+ * export default experiment("small-en-it", { seed: 1337 }, function* ({ seed }) { … })
+ */
+export function experiment<A>(name: string, program: Program<A, {}>): Experiment<A>
+export function experiment<A, const D extends Defaults>(
+  name: string,
+  defaults: D,
+  program: Program<A, Widened<D>>,
+): Experiment<A>
+export function experiment(
+  name: string,
+  defaultsOrProgram: Defaults | Program<unknown, any>,
+  maybeProgram?: Program<unknown, any>,
+): Experiment {
+  const [defaults, program] =
+    typeof defaultsOrProgram === "function" ? [{}, defaultsOrProgram] : [defaultsOrProgram, maybeProgram!]
+  return {
+    name,
+    defaults,
+    program: (parameters) =>
+      Effect.suspend(() => Effect.gen(() => program(parameters)) as Effect.Effect<unknown, PlanError, Recorder>),
+  }
+}
+
+export const isExperiment = (value: unknown): value is Experiment =>
+  typeof value === "object" && value !== null && "name" in value && "program" in value && "defaults" in value
+
+/** Values given on the command line, checked against the experiment's parameters and turned into their types. */
+export const parametersOf = (
+  experiment: Experiment,
+  given: Readonly<Record<string, string>>,
+): Effect.Effect<Readonly<Record<string, string | number | boolean>>, PlanError> =>
+  Effect.gen(function* () {
+    const values: Record<string, string | number | boolean> = { ...experiment.defaults }
+    const names = Object.keys(experiment.defaults)
+    for (const [name, text] of Object.entries(given)) {
+      const standard = Object.hasOwn(experiment.defaults, name) ? experiment.defaults[name] : undefined
+      if (standard === undefined)
+        return yield* new PlanError({
+          step: experiment.name,
+          problem: `no parameter is called \`${name}\``,
+          hint: names.length === 0 ? "this experiment has no parameters" : suggestion(name, names),
+        })
+      const value = parse(standard, text)
+      if (value === undefined)
+        return yield* new PlanError({
+          step: experiment.name,
+          problem: `\`--set ${name}=${text}\` is not a ${typeof standard}`,
+          hint: `its default is ${JSON.stringify(standard)}`,
+        })
+      values[name] = value
+    }
+    return values
+  })
+
+const parse = (standard: string | number | boolean, text: string): string | number | boolean | undefined => {
+  if (typeof standard === "string") return text
+  if (typeof standard === "boolean") return text === "true" ? true : text === "false" ? false : undefined
+  const number = text.trim() === "" ? Number.NaN : Number(text.replaceAll("_", ""))
+  return Number.isFinite(number) ? number : undefined
+}
+
+export interface Plan {
+  readonly experiment: string
+  readonly parameters: Readonly<Record<string, string | number | boolean>>
+  readonly nodes: ReadonlyArray<Node>
+}
+
+export const plan = Effect.fnUntraced(function* (
+  experiment: Experiment,
+  given: Readonly<Record<string, string>> = {},
+): Effect.fn.Return<Plan, PlanError> {
+  const parameters = yield* parametersOf(experiment, given)
+  const { nodes } = yield* record(experiment.program(parameters))
+  return { experiment: experiment.name, parameters, nodes }
+})
+
+type Body<A, B> = (item: A) => Generator<Effect.Effect<any, PlanError, Recorder>, B, never>
+/** What a fan-out over things to come may yield: one artifact, or a list whose length the plan knows. */
+type Yielded = Any | ReadonlyArray<Any>
+type ItemOf<B> = B extends ReadonlyArray<infer C> ? C : B
+
+const eachDefinition: Definition = { kind: "each", version: 1, computes: false, elastic: [], transparent: true }
+
+/**
+ * Do the same for each of several things.
+ * Over a list, every item is planned. Over a `Many`, whose length only training will tell, the body is planned once for an item to
+ * come, and `atMost` says how much work the plan may grow to.
+ */
+export function each<A, B>(
+  items: ReadonlyArray<A>,
+  body: Body<A, B>,
+): Effect.Effect<ReadonlyArray<B>, PlanError, Recorder>
+export function each<A extends Any, B extends Yielded>(
+  items: Many<A>,
+  body: Body<A, B>,
+  options: { readonly atMost: number },
+): Effect.Effect<Many<ItemOf<B>>, PlanError, Recorder>
+export function each(
+  items: ReadonlyArray<any> | Many<any>,
+  body: Body<any, any>,
+  options?: { readonly atMost: number },
+): Effect.Effect<any, PlanError, Recorder> {
+  const one = (item: unknown) => Effect.gen(() => body(item)) as Effect.Effect<any, PlanError, Recorder>
+  if (!(items instanceof Many)) return Effect.forEach(items, one)
+  return Effect.gen(function* () {
+    const recorder = yield* Recorder
+    const atMost = options?.atMost
+    if (atMost === undefined || !Number.isInteger(atMost) || atMost < 1)
+      return yield* new PlanError({
+        step: "each",
+        problem: `\`atMost\` is ${atMost}, not a whole number above 0`,
+        hint: "say how many items the fan-out may grow to",
+      })
+    const placeholder: Ref = { _tag: "Item", of: digest(items.ref).slice(0, 12) }
+    const { nodes, value } = yield* record(one(items.item(placeholder)))
+    const yielded = [value].flat(Number.POSITIVE_INFINITY) as ReadonlyArray<Any>
+    const id = yield* recorder.add({
+      label: `each ×≤${atMost}`,
+      definition: eachDefinition,
+      params: { atMost },
+      inputs: { of: [items.ref] },
+      forecast: {},
+      body: { nodes, yields: yielded.map((handle) => handle.ref), atMost },
+    })
+    const first = yielded[0]!
+    return new Many({ _tag: "Output", step: id }, (ref) =>
+      Object.assign(Object.create(Object.getPrototypeOf(first)), first, { ref }),
+    )
+  })
+}

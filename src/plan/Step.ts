@@ -1,0 +1,136 @@
+/**
+ * A kind of step: its parameters as a schema, its inputs as artifacts, its output as an artifact, and how it is done.
+ *
+ * Declaring and doing live in one file of `src/steps/`, but the doing is reached only when a step runs and loads its heavy modules
+ * by `import()`, so planning loads no engine.
+ */
+import { Effect, Result, Schema } from "effect"
+import type { Any, Many, Problem, Ref } from "../model/Artifact.ts"
+import { type Forecast, PlanError, Recorder } from "./Plan.ts"
+import type { Doing } from "./Work.ts"
+
+/** What the run needs to know of a kind, whatever its parameters are. */
+export interface Definition {
+  readonly kind: string
+  /** Raise it when the same parameters would now give different bytes. It is part of the identity of every result. */
+  readonly version: number
+  /** Whether engine numerics enter the key. */
+  readonly computes: boolean
+  /** Parameters that say how much is kept or how far to go, not what comes out: they are no part of the identity handed on. */
+  readonly elastic: ReadonlyArray<string>
+  /** The output *is* one of the inputs: a selection. */
+  readonly transparent: boolean
+  /** Parameters that name files outside, and what of them bears identity: their content. */
+  readonly outside?: (params: any) => Effect.Effect<unknown, any, any>
+  /** Inputs for which the whole selection, its comparison included, bears identity. */
+  readonly wholeSelection?: ReadonlyArray<string>
+  /** Work may go on from what an interrupted attempt left in the output folder. */
+  readonly resumable?: boolean
+  readonly run?: Doing
+}
+
+type HandleClass<A> = abstract new (...args: Array<any>) => A
+type Inputs = Record<string, HandleClass<any> | readonly [HandleClass<any>]>
+/** Lists may be nested: what `each` inside `each` returns goes in as it is. */
+export type Nested<A> = ReadonlyArray<A | Many<A> | Nested<A>>
+type Given<I extends Inputs> = {
+  readonly [K in keyof I]: I[K] extends readonly [HandleClass<infer A>]
+    ? Nested<A> | Many<A>
+    : I[K] extends HandleClass<infer A>
+      ? A
+      : never
+}
+type Flat<T> = { readonly [K in keyof T]: T[K] } & {}
+/** Parameters and inputs in one flat object: what the caller writes, and what a type error shows. */
+export type Arguments<P extends Schema.Struct.Fields, I extends Inputs> = Flat<
+  Schema.Struct<P>["~type.make.in"] & Given<I>
+>
+
+export interface Declaration<P extends Schema.Struct.Fields, I extends Inputs, Out> {
+  readonly version: number
+  readonly params: P
+  readonly inputs: I
+  /** The handle of the result, with what the plan already knows of it. */
+  readonly output: (ref: Ref, params: Schema.Struct<P>["Type"], inputs: Given<I>) => Out
+  readonly computes?: boolean
+  readonly transparent?: boolean
+  readonly elastic?: ReadonlyArray<keyof P & string>
+  readonly wholeSelection?: ReadonlyArray<keyof I & string>
+  readonly outside?: (params: any) => Effect.Effect<unknown, any, any>
+  readonly resumable?: boolean
+  readonly label?: (params: Schema.Struct<P>["Type"], inputs: Given<I>) => string
+  /** Checks that need parameters and inputs together. */
+  readonly check?: (params: Schema.Struct<P>["Type"], inputs: Given<I>) => Problem | undefined
+  readonly forecast?: (params: Schema.Struct<P>["Type"], inputs: Given<I>) => Forecast
+  readonly run: Doing
+}
+
+const handles = (given: unknown): ReadonlyArray<Any | Many<Any>> =>
+  Array.isArray(given) ? given.flat(Number.POSITIVE_INFINITY) : [given as Any]
+
+/** Declare a kind of step. The result is what experiments call. */
+export const make = <const Kind extends string, P extends Schema.Struct.Fields, I extends Inputs, Out>(
+  kind: Kind,
+  declaration: Declaration<P, I, Out>,
+) => {
+  const params = Schema.Struct(declaration.params)
+  const decode = Schema.decodeUnknownResult(Schema.toType(params), { errors: "all", onExcessProperty: "error" })
+  const encode = Schema.encodeUnknownSync(Schema.toCodecJson(params) as unknown as Schema.Codec<unknown, unknown>)
+  const names = Object.keys(declaration.inputs)
+  const definition: Definition = {
+    kind,
+    version: declaration.version,
+    computes: declaration.computes ?? false,
+    elastic: declaration.elastic ?? [],
+    transparent: declaration.transparent ?? false,
+    run: declaration.run,
+    resumable: declaration.resumable ?? false,
+    ...(declaration.outside && { outside: declaration.outside }),
+    ...(declaration.wholeSelection && { wholeSelection: declaration.wholeSelection }),
+  }
+  const call = Effect.fnUntraced(function* (args: Arguments<P, I>) {
+    const recorder = yield* Recorder
+    const given = args as Record<string, unknown>
+    const own = Object.fromEntries(
+      Object.entries(given).filter(([name, value]) => !names.includes(name) && value !== undefined),
+    )
+    const made = Result.try({ try: () => params.make(own as never), catch: (cause) => cause as Error })
+    const decoded = Result.isSuccess(made) ? decode({ ...own, ...(made.success as object) }) : decode(own)
+    if (Result.isFailure(decoded))
+      return yield* new PlanError({
+        step: kind,
+        problem: oneLine(decoded.failure.message),
+        hint: `see the parameters of \`${kind}\``,
+      })
+    const value = decoded.success as Schema.Struct<P>["Type"]
+    const inputs = args as unknown as Given<I>
+    for (const name of names)
+      for (const handle of handles(given[name])) {
+        if (typeof handle !== "object" || handle === null || !("ref" in handle))
+          return yield* new PlanError({
+            step: kind,
+            problem: `input \`${name}\` is not an artifact`,
+            hint: "pass what another step returned",
+          })
+        if (handle.problem) return yield* new PlanError({ step: kind, ...handle.problem })
+      }
+    const problem = declaration.check?.(value, inputs)
+    if (problem) return yield* new PlanError({ step: kind, ...problem })
+    const id = yield* recorder.add({
+      label: declaration.label?.(value, inputs) ?? kind,
+      definition,
+      params: encode(value) as Record<string, unknown>,
+      inputs: Object.fromEntries(names.map((name) => [name, handles(given[name]).map((handle) => handle.ref)])),
+      forecast: declaration.forecast?.(value, inputs) ?? {},
+    })
+    return declaration.output({ _tag: "Output", step: id }, value, inputs)
+  }) as (args: Arguments<P, I>) => Effect.Effect<Out, PlanError, Recorder>
+  return Object.assign(call, { definition })
+}
+
+const oneLine = (text: string): string =>
+  text
+    .split("\n")
+    .map((line) => line.trim())
+    .filter(Boolean)
+    .join("; ")

@@ -1,0 +1,36 @@
+/**
+ * What a run says while it runs. Renderers (terminal, plain lines, NDJSON) listen; the journal writes everything down.
+ */
+import { Context } from "effect"
+import type { Progress } from "../plan/Work.ts"
+
+export type RunEvent =
+  | { readonly _tag: "RunStarted"; readonly experiment: string; readonly run: string; readonly steps: number }
+  | { readonly _tag: "StepCached"; readonly step: string; readonly label: string; readonly artifact: string }
+  | { readonly _tag: "StepStarted"; readonly step: string; readonly label: string; readonly artifact: string }
+  | { readonly _tag: "StepProgress"; readonly step: string; readonly label: string; readonly progress: Progress }
+  | { readonly _tag: "StepNote"; readonly step: string; readonly label: string; readonly text: string }
+  | {
+      readonly _tag: "StepFinished"
+      readonly step: string
+      readonly label: string
+      readonly artifact: string
+      readonly seconds: number
+    }
+  | { readonly _tag: "StepFailed"; readonly step: string; readonly label: string; readonly error: string }
+  | { readonly _tag: "FanOut"; readonly step: string; readonly label: string; readonly items: number }
+  | { readonly _tag: "RunInterrupted"; readonly run: string }
+  | {
+      readonly _tag: "RunFinished"
+      readonly run: string
+      /** Folder of the run, and of each release it made. */
+      readonly folder: string
+      readonly releases: ReadonlyArray<string>
+      readonly made: number
+      readonly cached: number
+      readonly seconds: number
+    }
+
+export class Reporter extends Context.Service<Reporter, { readonly emit: (event: RunEvent) => void }>()(
+  "exp/run/Reporter",
+) {}

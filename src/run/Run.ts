@@ -1,0 +1,376 @@
+/**
+ * Walk a plan. The key of a step is made of what its inputs turned out to be, not of which steps made them: a selection that picks
+ * the same model again leaves everything after it cached.
+ *
+ * A step runs when all its inputs are known and one of `jobs` places is free. What the store has is reused; what it lacks is made
+ * by the step's own doing; what it had and lost is made again by its producer before anybody reads it.
+ */
+import { Deferred, Effect, type FileSystem, type Path, Schema, Semaphore } from "effect"
+import { Engine, type Numerics } from "../engine/Engine.ts"
+import type { Ref } from "../model/Artifact.ts"
+import { digest } from "../model/Digest.ts"
+import type { Node } from "../plan/Plan.ts"
+import type { Input, Lineage, Outcome, RunFacts, Work } from "../plan/Work.ts"
+import { artifactName, type InputRecord, type Manifest } from "../store/Manifest.ts"
+import { type ArtifactDamaged, Store, type StoreFailed } from "../store/Store.ts"
+import { codeDigest } from "./Code.ts"
+import { Reporter } from "./Reporter.ts"
+
+export class StepFailed extends Schema.TaggedError<StepFailed>()("StepFailed", {
+  label: Schema.String,
+  cause: Schema.Defect(),
+}) {
+  override get message() {
+    const cause = this.cause
+    return `${this.label}: ${cause instanceof Error ? cause.message : String(cause)}`
+  }
+}
+
+/** What a doing may ask for. */
+type Services = Engine | FileSystem.FileSystem | Path.Path
+
+/** What a reference turned out to be: one thing, or for a fan-out a list. */
+type Known = ReadonlyArray<InputRecord>
+
+export interface StepResult {
+  readonly node: Node
+  /** Absent for a fan-out, which makes nothing itself. */
+  readonly manifest?: Manifest
+  readonly made: boolean
+}
+
+export interface Keyed {
+  readonly key: string
+  readonly identity: string
+  readonly artifact: string
+}
+
+/** Key and identity of a node whose inputs are known. `outside`: digests of what its parameters name in the world. */
+export const keyOf = (
+  node: Node,
+  inputs: Readonly<Record<string, Known>>,
+  manifests: (artifact: string) => Manifest,
+  outside: unknown,
+  numerics: Numerics,
+): Keyed => {
+  const { definition } = node
+  const identities = Object.fromEntries(
+    Object.entries(inputs).map(([name, records]) => [
+      name,
+      records.map((record) => identityOf(record, definition.wholeSelection?.includes(name) ?? false, manifests)),
+    ]),
+  )
+  const of = (params: Readonly<Record<string, unknown>>) =>
+    digest({
+      kind: definition.kind,
+      version: definition.version,
+      params: outside === undefined ? params : { ...params, ...(outside as object) },
+      inputs: identities,
+      engine: definition.computes ? numerics : undefined,
+    })
+  const rigid = Object.fromEntries(Object.entries(node.params).filter(([name]) => !definition.elastic.includes(name)))
+  const key = of(node.params)
+  return {
+    key,
+    identity: definition.elastic.length === 0 ? key : of(rigid),
+    artifact: artifactName(definition.kind, key),
+  }
+}
+
+/** A selection counts as what it chose, unless the whole of it is asked for. */
+const identityOf = (record: InputRecord, whole: boolean, manifests: (artifact: string) => Manifest): string => {
+  const chosen = manifests(record.artifact).chosen
+  return chosen !== undefined && !whole ? identityOf(chosen, false, manifests) : record.identity
+}
+
+const partIdentity = (identity: string, part: string): string => digest({ of: identity, part })
+
+/** Replaces the item of a fan-out by one of the things it turned out to hold. */
+const substitute = (node: Node, of: string, replacement: string, suffix: string): Node => ({
+  ...node,
+  id: `${node.id}${suffix}`,
+  inputs: Object.fromEntries(
+    Object.entries(node.inputs).map(([name, refs]) => [
+      name,
+      refs.map((ref): Ref => {
+        if (ref._tag === "Item" && ref.of === of)
+          return { _tag: "Output", step: replacement, ...(ref.part !== undefined && { part: ref.part }) }
+        return ref
+      }),
+    ]),
+  ),
+})
+
+const renameInner = (ref: Ref, inner: ReadonlySet<string>, suffix: string): Ref =>
+  ref._tag === "Output" && inner.has(ref.step) ? { ...ref, step: `${ref.step}${suffix}` } : ref
+
+/** Parts of an artifact that a `*` reference stands for: the folders in `checkpoints/`, by step. */
+const partsOf = (manifest: Manifest): ReadonlyArray<string> => {
+  const names = new Set(manifest.files.flatMap(({ path }) => /^checkpoints\/([^/]+)\//.exec(path)?.[1] ?? []))
+  return [...names].sort((a, b) => Number(a.split("_")[1]) - Number(b.split("_")[1]))
+}
+
+export const partFolder = (part: string): string => `checkpoints/${part}`
+
+export interface RunOptions {
+  readonly jobs: number
+  readonly facts: RunFacts
+}
+
+export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node>, options: RunOptions) {
+  const store = yield* Store
+  const engine = yield* Engine
+  const reporter = yield* Reporter
+  const places = yield* Semaphore.make(options.jobs)
+  const code = codeDigest()
+  const results: Array<StepResult> = []
+  const known = new Map<string, Deferred.Deferred<Known, StepFailed>>()
+  const manifestsSeen = new Map<string, Manifest>()
+  const manifestOf = (artifact: string): Manifest => {
+    const manifest = manifestsSeen.get(artifact)
+    if (manifest === undefined) throw new Error(`${artifact} was not resolved before it was used`)
+    return manifest
+  }
+
+  const resolve = (ref: Ref): Effect.Effect<Known, StepFailed> =>
+    Effect.gen(function* () {
+      if (ref._tag === "Item") return yield* Effect.die(new Error("an item of a fan-out was used outside it"))
+      const records = yield* Deferred.await(known.get(ref.step)!)
+      if (ref.part === undefined) return records
+      const parts = ref.part === "*" ? partsOf(manifestOf(records[0]!.artifact)) : [ref.part]
+      return records.flatMap((record) =>
+        parts.map((part) => ({ artifact: record.artifact, part, identity: partIdentity(record.identity, part) })),
+      )
+    })
+
+  /** An input as the step sees it: what a selection chose, unless the step asks for the selection itself. */
+  const toInput = (record: InputRecord, whole: boolean): Input => {
+    const manifest = manifestOf(record.artifact)
+    if (manifest.chosen !== undefined && !whole) return toInput(manifest.chosen, false)
+    const folder = store.pathOf(record.artifact)
+    return { ...record, path: record.part === undefined ? folder : `${folder}/${partFolder(record.part)}` }
+  }
+
+  /** Every artifact that a manifest names is loaded, so that lineage can be followed without asking the store again. */
+  const remember = (manifest: Manifest): Effect.Effect<void, StoreFailed> =>
+    Effect.gen(function* () {
+      manifestsSeen.set(manifest.artifact, manifest)
+      const further = [...Object.values(manifest.inputs).flat(), ...(manifest.chosen ? [manifest.chosen] : [])]
+      for (const { artifact } of further) {
+        if (manifestsSeen.has(artifact)) continue
+        const found = yield* store.find(artifact)
+        if (found !== undefined) yield* remember(found)
+      }
+    })
+
+  const lineageOf = (artifact: string): Effect.Effect<Lineage, ArtifactDamaged | StoreFailed> =>
+    Effect.map(store.verify(artifact), (manifest) => ({
+      artifact,
+      path: store.pathOf(artifact),
+      kind: manifest.kind,
+      key: manifest.key,
+      params: manifest.params,
+      inputs: Object.fromEntries(
+        Object.entries(manifest.inputs).map(([name, records]) => [
+          name,
+          records.map((record) => toInput(record, true)),
+        ]),
+      ),
+    }))
+
+  const doStep = (node: Node): Effect.Effect<Known, StepFailed, Services> =>
+    Effect.gen(function* () {
+      const { definition } = node
+      const inputs = Object.fromEntries(
+        yield* Effect.forEach(Object.entries(node.inputs), ([name, refs]) =>
+          Effect.map(Effect.forEach(refs, resolve), (records) => [name, records.flat()] as const),
+        ),
+      )
+      if (node.body !== undefined) return yield* fanOut(node, node.body, inputs["of"]!)
+      const outside = definition.outside === undefined ? undefined : yield* outsideOf(definition.outside, node.params)
+      const keyed = keyOf(node, inputs, manifestOf, outside, engine.numerics)
+      const named = { step: node.id, label: node.label, artifact: keyed.artifact }
+      const emitNote = (text: string) => reporter.emit({ _tag: "StepNote", step: node.id, label: node.label, text })
+      const before = yield* store.find(keyed.artifact, (problem) => emitNote(`was damaged (${problem}): made anew`))
+      if (before !== undefined) {
+        yield* remember(before)
+        reporter.emit({ _tag: "StepCached", ...named })
+        results.push({ node, manifest: before, made: false })
+        return [{ identity: keyed.identity, artifact: keyed.artifact }]
+      }
+      return yield* places.withPermit(
+        Effect.gen(function* () {
+          const started = performance.now()
+          reporter.emit({ _tag: "StepStarted", ...named })
+          for (const artifact of new Set(
+            Object.values(inputs)
+              .flat()
+              .map((record) => record.artifact),
+          ))
+            yield* store.verify(artifact)
+          const { manifest, made } = yield* store.make(
+            {
+              artifact: keyed.artifact,
+              kind: definition.kind,
+              version: definition.version,
+              key: keyed.key,
+              identity: keyed.identity,
+              params: node.params,
+              inputs,
+              ...(definition.computes && { engine: engine.numerics }),
+              code,
+            },
+            {
+              resumable: definition.resumable ?? false,
+              onWait: () => emitNote("another process is making it: waiting"),
+            },
+            ({ out, scratch }) => {
+              const work: Work = {
+                label: node.label,
+                key: keyed.key,
+                identity: keyed.identity,
+                params: node.params,
+                inputs: Object.fromEntries(
+                  Object.entries(inputs).map(([name, records]) => [
+                    name,
+                    records.map((record) => toInput(record, definition.wholeSelection?.includes(name) ?? false)),
+                  ]),
+                ),
+                out,
+                scratch,
+                progress: (progress) =>
+                  reporter.emit({ _tag: "StepProgress", step: node.id, label: node.label, progress }),
+                note: emitNote,
+                lineage: lineageOf,
+                kin: Effect.map(store.list(definition.kind), (all) =>
+                  all
+                    .filter((other) => other.identity === keyed.identity)
+                    .map((other) => ({ path: store.pathOf(other.artifact), params: other.params })),
+                ),
+                run: options.facts,
+              }
+              return Effect.map(
+                definition.run!(work) as Effect.Effect<Outcome | undefined, unknown, Services>,
+                (outcome) => {
+                  if (outcome?.chosen === undefined) return {}
+                  const { identity, artifact, part } = outcome.chosen
+                  return { chosen: { identity, artifact, ...(part !== undefined && { part }) } }
+                },
+              )
+            },
+          )
+          yield* remember(manifest)
+          const seconds = (performance.now() - started) / 1000
+          reporter.emit(made ? { _tag: "StepFinished", ...named, seconds } : { _tag: "StepCached", ...named })
+          results.push({ node, manifest, made })
+          return [{ identity: keyed.identity, artifact: keyed.artifact }]
+        }),
+      )
+    }).pipe(
+      Effect.catch((cause) => {
+        if (cause instanceof StepFailed) return Effect.fail(cause)
+        reporter.emit({
+          _tag: "StepFailed",
+          step: node.id,
+          label: node.label,
+          error: cause instanceof Error ? cause.message : String(cause),
+        })
+        return Effect.fail(new StepFailed({ label: node.label, cause }))
+      }),
+    )
+
+  /** The body of a fan-out, once for each thing there turned out to be. */
+  const fanOut = (
+    node: Node,
+    body: NonNullable<Node["body"]>,
+    items: Known,
+  ): Effect.Effect<Known, StepFailed, Services> =>
+    Effect.gen(function* () {
+      if (items.length > body.atMost)
+        return yield* new StepFailed({
+          label: node.label,
+          cause: new Error(
+            `there are ${items.length} items, more than the plan allows\n  hint: raise \`atMost\` to ${items.length}`,
+          ),
+        })
+      reporter.emit({ _tag: "FanOut", step: node.id, label: node.label, items: items.length })
+      const inner = new Set(body.nodes.map((one) => one.id))
+      const yields = yield* Effect.forEach(
+        items,
+        (item, index) =>
+          Effect.gen(function* () {
+            const suffix = `[${index}]`
+            const itemId = `${node.id}${suffix}`
+            const done = yield* Deferred.make<Known, StepFailed>()
+            yield* Deferred.succeed(done, [item])
+            known.set(itemId, done)
+            const of = placeholderOf(body)
+            const clones = body.nodes.map((one) => {
+              const clone =
+                of === undefined ? { ...one, id: `${one.id}${suffix}` } : substitute(one, of, itemId, suffix)
+              return {
+                ...clone,
+                label: `${clone.label} ${item.part ?? suffix}`,
+                inputs: Object.fromEntries(
+                  Object.entries(clone.inputs).map(([name, refs]) => [
+                    name,
+                    refs.map((ref) => renameInner(ref, inner, suffix)),
+                  ]),
+                ),
+              }
+            })
+            yield* runAll(clones)
+            const outs = body.yields.map((ref) =>
+              ref._tag === "Item"
+                ? ({ _tag: "Output", step: itemId, ...(ref.part !== undefined && { part: ref.part }) } as Ref)
+                : renameInner(ref, inner, suffix),
+            )
+            return (yield* Effect.forEach(outs, resolve)).flat()
+          }),
+        { concurrency: "unbounded" },
+      )
+      return yields.flat()
+    })
+
+  const runAll = (all: ReadonlyArray<Node>): Effect.Effect<void, StepFailed, Services> =>
+    Effect.gen(function* () {
+      for (const node of all) known.set(node.id, yield* Deferred.make<Known, StepFailed>())
+      yield* Effect.forEach(
+        all,
+        (node) =>
+          Effect.flatMap(Effect.exit(doStep(node)), (exit) =>
+            Effect.andThen(Deferred.done(known.get(node.id)!, exit), exit),
+          ),
+        { concurrency: options.jobs === 1 ? 1 : "unbounded", discard: true },
+      )
+    })
+
+  yield* runAll(nodes)
+  return results as ReadonlyArray<StepResult>
+})
+
+const outsideOf = (outside: NonNullable<Node["definition"]["outside"]>, params: unknown) =>
+  outside(params) as Effect.Effect<unknown, unknown, Services>
+
+/** The placeholder that the body of a fan-out was planned with. */
+const placeholderOf = (body: NonNullable<Node["body"]>): string | undefined => {
+  const refs = [...body.nodes.flatMap((node) => Object.values(node.inputs).flat()), ...body.yields]
+  return refs.find((ref) => ref._tag === "Item")?.of
+}
+
+/** The part of a plan that is needed for the steps of one kind, or with one label or id. */
+export const until = (nodes: ReadonlyArray<Node>, wanted: string): ReadonlyArray<Node> | undefined => {
+  const byId = new Map(nodes.map((node) => [node.id, node]))
+  const targets = nodes.filter((node) => node.definition.kind === wanted || node.label === wanted || node.id === wanted)
+  if (targets.length === 0) return undefined
+  const needed = new Set<string>()
+  const visit = (node: Node): void => {
+    if (needed.has(node.id)) return
+    needed.add(node.id)
+    const bodies = node.body?.nodes ?? []
+    for (const ref of [node, ...bodies].flatMap((one) => Object.values(one.inputs).flat()))
+      if (ref._tag === "Output" && byId.has(ref.step)) visit(byId.get(ref.step)!)
+  }
+  targets.forEach(visit)
+  return nodes.filter((node) => needed.has(node.id))
+}

@@ -1,0 +1,89 @@
+/**
+ * `runs/<yyyymmddHHMM>_<name>/`: what one execution of one experiment did, readable without our code.
+ *
+ * | file             | what                                                                  |
+ * |------------------|-----------------------------------------------------------------------|
+ * | `experiment.ts`  | the experiment file as it was                                         |
+ * | `plan.txt`, `plan.json` | the recorded plan                                              |
+ * | `journal.ndjson` | events with their times: append-only                                  |
+ * | `run.json`       | when, where, parameters, how it ended                                 |
+ * | `artifacts/`     | links into the store, by step                                         |
+ */
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs"
+import { basename, join, relative } from "node:path"
+import { append } from "../store/Journal.ts"
+import type { RunEvent } from "./Reporter.ts"
+
+export interface RunRecord {
+  readonly experiment: string
+  readonly file: string
+  readonly parameters: Readonly<Record<string, unknown>>
+  readonly startedAt: string
+  readonly finishedAt: string | null
+  readonly outcome: "running" | "finished" | "failed" | "interrupted"
+  readonly releases: ReadonlyArray<string>
+  readonly steps: ReadonlyArray<{
+    readonly step: string
+    readonly label: string
+    readonly artifact: string
+    readonly made: boolean
+  }>
+  readonly error?: string
+}
+
+const stamp = (date: Date): string =>
+  [date.getFullYear(), date.getMonth() + 1, date.getDate(), date.getHours(), date.getMinutes()]
+    .map((part, index) => String(part).padStart(index === 0 ? 4 : 2, "0"))
+    .join("")
+
+/** Makes a folder of its own: `-2`, `-3` when the name is taken; `mkdir` decides. */
+export const create = (runs: string, experiment: string, date: Date): string => {
+  mkdirSync(runs, { recursive: true })
+  const base = join(runs, `${stamp(date)}_${experiment}`)
+  for (let n = 1; ; n++) {
+    const folder = n === 1 ? base : `${base}-${n}`
+    try {
+      mkdirSync(folder)
+      return folder
+    } catch (cause) {
+      if (!(cause instanceof Error && "code" in cause && cause.code === "EEXIST")) throw cause
+    }
+  }
+}
+
+export const writeRecord = (folder: string, record: RunRecord): void =>
+  writeFileSync(join(folder, "run.json"), `${JSON.stringify(record, null, 2)}\n`)
+
+export const readRecord = (folder: string): RunRecord | undefined => {
+  try {
+    return JSON.parse(readFileSync(join(folder, "run.json"), "utf8"))
+  } catch {
+    return undefined
+  }
+}
+
+/** Runs of a folder, oldest first. */
+export const list = (
+  runs: string,
+): ReadonlyArray<{ readonly name: string; readonly folder: string; readonly record: RunRecord }> =>
+  !existsSync(runs)
+    ? []
+    : readdirSync(runs)
+        .sort()
+        .flatMap((name) => {
+          const folder = join(runs, name)
+          const record = readRecord(folder)
+          return record === undefined ? [] : [{ name: basename(folder), folder, record }]
+        })
+
+export const journal = (folder: string, event: RunEvent): void => {
+  if (event._tag !== "StepProgress") append(join(folder, "journal.ndjson"), { at: new Date().toISOString(), ...event })
+}
+
+/** A link with a readable name to an artifact in the store; relative, so that the runs folder may be moved. */
+export const link = (folder: string, name: string, target: string): void => {
+  const links = join(folder, "artifacts")
+  mkdirSync(links, { recursive: true })
+  const path = join(links, name.replaceAll(/[^\p{L}\p{N}._+-]+/gu, "_"))
+  if (!existsSync(path)) symlinkSync(relative(links, target), path)
+}

@@ -1,0 +1,45 @@
+/**
+ * `manifest.json`: what an artifact is, written last, so that an artifact with a manifest is whole.
+ *
+ * | field      | what                                                                                             |
+ * |------------|--------------------------------------------------------------------------------------------------|
+ * | `artifact` | name of its folder: `<kind>-<first 16 hex digits of key>`                                         |
+ * | `key`      | sha256 of what it was made from, elastic parameters included                                     |
+ * | `identity` | the same without elastic parameters: what later steps are keyed by                               |
+ * | `params`   | encoded parameters                                                                               |
+ * | `inputs`   | by name, what the inputs turned out to be                                                        |
+ * | `chosen`   | of a selection: the input it is                                                                  |
+ * | `code`     | digest of the source tree and the lock file that made it: recorded, never compared for reuse     |
+ * | `files`    | every file, sorted by path, with size and sha256                                                 |
+ */
+import { Schema } from "effect"
+
+const Natural = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
+
+export const InputRecord = Schema.Struct({
+  identity: Schema.String,
+  artifact: Schema.String,
+  part: Schema.optionalKey(Schema.String),
+})
+export type InputRecord = typeof InputRecord.Type
+
+export const FileRecord = Schema.Struct({ path: Schema.String, bytes: Natural, sha256: Schema.String })
+export type FileRecord = typeof FileRecord.Type
+
+export const Manifest = Schema.Struct({
+  format: Schema.Literal(1),
+  artifact: Schema.String,
+  kind: Schema.String,
+  version: Natural,
+  key: Schema.String,
+  identity: Schema.String,
+  params: Schema.Record(Schema.String, Schema.Unknown),
+  inputs: Schema.Record(Schema.String, Schema.Array(InputRecord)),
+  chosen: Schema.optionalKey(InputRecord),
+  engine: Schema.optionalKey(Schema.Struct({ name: Schema.String, numerics: Natural, precision: Schema.String })),
+  code: Schema.String,
+  files: Schema.Array(FileRecord),
+})
+export type Manifest = typeof Manifest.Type
+
+export const artifactName = (kind: string, key: string): string => `${kind}-${key.slice(0, 16)}`
