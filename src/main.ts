@@ -3,8 +3,8 @@
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import { Effect, Option, Schema } from "effect"
-import { Argument, Command, Flag } from "effect/cli"
+import { type Cause, Effect, Option, Schema } from "effect"
+import { Argument, CliError, Command, Flag } from "effect/cli"
 
 const runs = Flag.String("runs").pipe(Flag.withDefault("runs"), Flag.withDescription("where runs and the store live"))
 const file = Argument.String("experiment").pipe(
@@ -68,4 +68,23 @@ const exp = Command.make("exp").pipe(
   Command.withSubcommands([plan, run, ls, show]),
 )
 
-exp.pipe(Command.run({ version: "0.1.0" }), Effect.provide(NodeServices.layer), NodeRuntime.runMain)
+/** What was expected to go wrong is said in its own words; what was not, with its stack. */
+const report = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+  Effect.sync(() => {
+    for (const reason of cause.reasons) {
+      if (reason._tag === "Interrupt") continue
+      const error = reason._tag === "Fail" ? reason.error : reason.defect
+      const expected = reason._tag === "Fail" && error instanceof Error
+      if (CliError.isCliError(error)) continue // said already, with the help
+      process.stderr.write(
+        `error: ${expected ? error.message : error instanceof Error ? error.stack : String(error)}\n`,
+      )
+    }
+  })
+
+exp.pipe(
+  Command.run({ version: "0.1.0" }),
+  Effect.tapCause(report),
+  Effect.provide(NodeServices.layer),
+  NodeRuntime.runMain({ disableErrorReporting: true }),
+)

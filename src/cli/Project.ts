@@ -32,7 +32,7 @@ const settings = (pairs: ReadonlyArray<string>): Effect.Effect<Readonly<Record<s
 
 export const open = Effect.fn("Project.open")(function* (file: string, set: ReadonlyArray<string>, runs: string) {
   const given = yield* settings(set)
-  const loaded = yield* load(file, join(runs, ".cache", "typecheck"))
+  const loaded = yield* load(file, resolve(runs, ".cache", "typecheck"))
   return { file: loaded, plan: yield* plan(loaded.experiment, given) } satisfies Project
 })
 

@@ -172,7 +172,9 @@ export class Tail extends Handle<"Tail"> {
     this.kept = kept
     this.#from = from
   }
-  #model = (offset: number): Model => new Model(partOf(this.ref, `decay_${offset}`), this.known)
+  /** Named by its step; by its distance from the parent where the parent's step is not known yet. */
+  #model = (offset: number): Model =>
+    new Model(partOf(this.ref, this.#from === undefined ? `+${offset}` : `step_${this.#from + offset}`), this.known)
   get checkpoints(): ReadonlyArray<Model> {
     return this.kept.map(this.#model)
   }

@@ -36,5 +36,7 @@ const editDistance = (a: string, b: string): number => {
 export const suggestion = (name: string, candidates: Iterable<string>): string => {
   const all = [...candidates]
   const nearest = didYouMean(name, all)
-  return nearest === undefined ? `there are ${all.map((one) => `\`${one}\``).join(", ")}` : `did you mean \`${nearest}\`?`
+  return nearest === undefined
+    ? `there are ${all.map((one) => `\`${one}\``).join(", ")}`
+    : `did you mean \`${nearest}\`?`
 }

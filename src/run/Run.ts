@@ -110,6 +110,13 @@ const partsOf = (manifest: Manifest): ReadonlyArray<string> => {
   return [...names].sort((a, b) => Number(a.split("_")[1]) - Number(b.split("_")[1]))
 }
 
+/** `+75` counts from the checkpoint that the artifact went on from: `step_400` makes it `step_475`. */
+const absolutePart = (manifest: Manifest, part: string): string => {
+  if (!part.startsWith("+")) return part
+  const parent = manifest.inputs["from"]?.[0]?.part ?? "step_0"
+  return `step_${Number(parent.split("_")[1]) + Number(part)}`
+}
+
 export const partFolder = (part: string): string => `checkpoints/${part}`
 
 export interface RunOptions {
@@ -139,7 +146,10 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
       if (ref.part === undefined) return records
       const parts = ref.part === "*" ? partsOf(manifestOf(records[0]!.artifact)) : [ref.part]
       return records.flatMap((record) =>
-        parts.map((part) => ({ artifact: record.artifact, part, identity: partIdentity(record.identity, part) })),
+        parts.map((name) => {
+          const part = absolutePart(manifestOf(record.artifact), name)
+          return { artifact: record.artifact, part, identity: partIdentity(record.identity, part) }
+        }),
       )
     })
 

@@ -1,0 +1,27 @@
+/**
+ * All that an experiment file may import.
+ *
+ * A yielded step is the promise of work, not the work: running an experiment's program records a plan, and `exp run` does it.
+ */
+export type {
+  Corpus,
+  Decoding,
+  Model,
+  Release,
+  Scored,
+  Selected,
+  StableCheckpoint,
+  Tail,
+  Tokenizer,
+  Tokens,
+  Trained,
+} from "./model/Artifact.ts"
+export { each, experiment } from "./plan/Plan.ts"
+export { benchmark } from "./steps/Benchmark.ts"
+export { corpus } from "./steps/Corpus.ts"
+export { decay } from "./steps/Decay.ts"
+export { pack } from "./steps/Pack.ts"
+export { select } from "./steps/Select.ts"
+export { sweep } from "./steps/Sweep.ts"
+export { tokenizer } from "./steps/Tokenizer.ts"
+export { train } from "./steps/Train.ts"

@@ -1,0 +1,69 @@
+/**
+ * `corpus`: text sources read, checked and split by document into train, validation and holdout.
+ *
+ * Sources are named by language. Those in `train` are learned from; those in `evaluate` are only measured: no training token,
+ * weight 0 in every mix, all their documents evaluated. A file's content bears identity, its path does not.
+ */
+import { fileURLToPath } from "node:url"
+import { Effect, Schema } from "effect"
+import { Corpus } from "../model/Artifact.ts"
+import { defaultSplit, Split } from "../model/Corpus.ts"
+import * as Step from "../plan/Step.ts"
+
+/** Where a source in the language `code` is found that `from` does not have: code to be measured on comes with the project. */
+const embedded = fileURLToPath(new URL("../../experiments/corpus", import.meta.url))
+
+const ByLanguage = Schema.Record(Schema.String, Schema.Array(Schema.String))
+
+const sourcesOf = (byLanguage: typeof ByLanguage.Type): ReadonlyArray<string> => Object.values(byLanguage).flat()
+
+interface CorpusParams {
+  readonly from: string
+  readonly train: typeof ByLanguage.Type
+  readonly evaluate: typeof ByLanguage.Type
+  readonly split: Split
+}
+
+export const corpus = Step.make("corpus", {
+  version: 1,
+  params: {
+    /** A folder of `<source>.jsonl`, `.jsonl.gz`, `.parquet` or `.txt`, or one file whose records name their source. */
+    from: Schema.String,
+    train: ByLanguage,
+    evaluate: ByLanguage.pipe(Schema.withConstructorDefault(Effect.succeed({}))),
+    split: Split.pipe(Schema.withConstructorDefault(Effect.succeed(defaultSplit))),
+  },
+  inputs: {},
+  output: (ref, { train, evaluate }) =>
+    new Corpus(ref, {
+      languages: Object.keys(train),
+      trainSources: sourcesOf(train),
+      evaluateSources: sourcesOf(evaluate),
+    }),
+  check: ({ train, evaluate }) => {
+    const all = [...sourcesOf(train), ...sourcesOf(evaluate)]
+    const twice = all.find((source, index) => all.indexOf(source) !== index)
+    if (sourcesOf(train).length === 0)
+      return { problem: "no source to train on", hint: 'name at least one: `train: { en: ["web_en"] }`' }
+    if (twice !== undefined) return { problem: `source \`${twice}\` is named twice`, hint: "name each source once" }
+    return undefined
+  },
+  outside: ({ from, train, evaluate }: CorpusParams) =>
+    Effect.gen(function* () {
+      const { fingerprints } = yield* Effect.promise(() => import("../data/Corpus.ts"))
+      return { from: yield* fingerprints({ from, fallback: embedded, train, evaluate }) }
+    }),
+  run: (work) =>
+    Effect.gen(function* () {
+      const { buildCorpus } = yield* Effect.promise(() => import("../data/Corpus.ts"))
+      const params = work.params as unknown as CorpusParams
+      const { leftAlone } = yield* buildCorpus({
+        ...params,
+        fallback: embedded,
+        out: work.out,
+        progress: (done, total) => work.progress({ done, total, unit: "sources" }),
+      })
+      if (leftAlone.length > 0) work.note(`left alone: ${leftAlone.join(", ")}`)
+      return undefined
+    }),
+})

@@ -1,0 +1,27 @@
+/**
+ * `tokenizer`: a byte-level BPE vocabulary trained on the training documents of a corpus.
+ */
+import { Effect, Schema } from "effect"
+import { Corpus, Tokenizer } from "../model/Artifact.ts"
+import * as Step from "../plan/Step.ts"
+
+export const tokenizer = Step.make("tokenizer", {
+  version: 1,
+  params: {
+    /** Entries, special tokens and the 256 bytes included. */
+    vocabulary: Schema.Int.check(Schema.isBetween({ minimum: 259, maximum: 1_000_000 })),
+  },
+  inputs: { corpus: Corpus },
+  output: (ref, { vocabulary }) => new Tokenizer(ref, vocabulary),
+  run: (work) =>
+    Effect.gen(function* () {
+      const { trainTokenizer } = yield* Effect.promise(() => import("../data/TokenizerTraining.ts"))
+      yield* trainTokenizer({
+        corpusFolder: work.inputs["corpus"]![0]!.path,
+        vocabulary: work.params["vocabulary"] as number,
+        out: work.out,
+        progress: (done, total) => work.progress({ done, total, unit: "merges" }),
+      })
+      return undefined
+    }),
+})
