@@ -2,7 +2,7 @@
  * A small English–Italian model, from text to a release, on two CPU cores.
  * Question: is a decay from step 300 already as good as one from step 450?
  */
-import { benchmark, corpus, decay, each, experiment, pack, select, sweep, tokenizer, train } from "exp"
+import { benchmark, corpus, decay, each, experiment, pack, release, select, sweep, tokenizer, train } from "exp"
 
 export default experiment("small-en-it", { corpus: "experiments/corpus", seed: 1337 }, function* (set) {
   const texts = yield* corpus({
@@ -26,5 +26,5 @@ export default experiment("small-en-it", { corpus: "experiments/corpus", seed: 1
   })
   const best = yield* select({ among: candidates, by: "val_loss_mixed" })
   const decoding = yield* sweep({ model: best, temperature: [0.7, 0.9], topP: [0.9, 1] })
-  return decoding
+  return yield* release({ model: best, decoding, name: "small-en-it", license: "CC0-1.0" })
 })

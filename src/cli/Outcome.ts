@@ -72,10 +72,12 @@ const decoding = (path: string): ReadonlyArray<string> => {
   ]
 }
 
-const release = (path: string): ReadonlyArray<string> => [
-  "",
-  json<{ readonly reading: string }>(path, "reading.json").reading,
-]
+/** The card's own list of what the model cannot do, written from its numbers. */
+const release = (path: string): ReadonlyArray<string> => {
+  const card = readFileSync(join(path, "release", "README.md"), "utf8")
+  const limitations = /\n## Limitations\n+([\s\S]*?)\n## /.exec(card)?.[1] ?? ""
+  return ["", "honest reading, as the model card has it:", limitations.trimEnd()]
+}
 
 const kindOf = (artifact: string): string => artifact.slice(0, artifact.lastIndexOf("-"))
 

@@ -51,6 +51,9 @@ export interface Lineage {
   readonly path: string
   readonly kind: string
   readonly key: string
+  readonly identity: string
+  /** Of a selection: the input it is. */
+  readonly chosen?: Input
   readonly params: Readonly<Record<string, unknown>>
   readonly inputs: Readonly<Record<string, ReadonlyArray<Input>>>
 }

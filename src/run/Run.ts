@@ -179,6 +179,8 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
       path: store.pathOf(artifact),
       kind: manifest.kind,
       key: manifest.key,
+      identity: manifest.identity,
+      ...(manifest.chosen !== undefined && { chosen: toInput(manifest.chosen, true) }),
       params: manifest.params,
       inputs: Object.fromEntries(
         Object.entries(manifest.inputs).map(([name, records]) => [

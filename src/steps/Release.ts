@@ -1,0 +1,125 @@
+/**
+ * `release`: the winner packed with everything that says what it is and how it came to be: weights, tokenizer and configuration for
+ * `transformers`, telemetry, benchmark and decoding bundles, card, provenance and sums.
+ *
+ * The artifact holds the publishable folder in `release/`, and beside it `logits_check.json`: what the engine itself answers on real
+ * text, for a check of the exported model in another implementation.
+ */
+import { mkdirSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { Effect, Schema } from "effect"
+import { Decoding, Release, Selected } from "../model/Artifact.ts"
+import { greedy } from "../model/Decoding.ts"
+import * as Step from "../plan/Step.ts"
+
+const CHECKED_TEXTS = 8
+const CHECKED_GREEDY_TOKENS = 24
+
+export const release = Step.make("release", {
+  version: 1,
+  computes: true,
+  wholeSelection: ["model"],
+  params: {
+    /** Part of file names: letters, digits, `.`, `_`, `-`. */
+    name: Schema.String.check(Schema.isPattern(/^[A-Za-z0-9][A-Za-z0-9._-]*$/)),
+    /** SPDX identifier of the released weights. */
+    license: Schema.String,
+    /** A folder of `release-templates/`. */
+    template: Schema.String.pipe(Schema.withConstructorDefault(Effect.succeed("small-lm"))),
+  },
+  inputs: { model: Selected, decoding: Decoding },
+  output: (ref) => new Release(ref),
+  label: ({ name }) => `release ${name}`,
+  run: (work) =>
+    Effect.gen(function* () {
+      const { Engine } = yield* Effect.promise(() => import("../engine/Engine.ts"))
+      const { assembleRelease } = yield* Effect.promise(() => import("../release/Bundle.ts"))
+      const { gatherProvenance } = yield* Effect.promise(() => import("../release/Provenance.ts"))
+      const { behind } = yield* Effect.promise(() => import("./Measuring.ts"))
+      const engine = yield* Engine
+      const { name, license, template } = work.params as {
+        readonly name: string
+        readonly license: string
+        readonly template: string
+      }
+      const selection = yield* work.lineage(work.inputs["model"]![0]!.artifact)
+      const chosen = selection.chosen!
+      const scored = yield* work.lineage(chosen.artifact)
+      const sweep = work.inputs["decoding"]![0]!
+      const of = yield* behind(work, scored.inputs["model"]![0]!)
+      const { state, identity, training, decay, packing, corpus, vocabulary } = of
+      const report = yield* engine.inspect
+      const out = join(work.out, "release")
+      mkdirSync(out)
+      yield* assembleRelease({
+        out,
+        name,
+        license,
+        template,
+        artifacts: {
+          corpus: corpus.path,
+          tokenizer: vocabulary.path,
+          tokens: packing.path,
+          checkpoint: of.model.path,
+          training: training.path,
+          decay: decay.path,
+          benchmark: scored.path,
+          selection: selection.path,
+          sweep: sweep.path,
+        },
+        experiment: {
+          name: work.run.experiment,
+          source: work.run.experimentSource,
+          plan: `${work.run.planText}\n`,
+          keys: Object.fromEntries(
+            [corpus, vocabulary, packing, training, decay, scored, selection, yield* work.lineage(sweep.artifact)].map(
+              ({ kind, identity }) => [kind, identity],
+            ),
+          ),
+          parentStep: identity.parent_step,
+          decaySteps: state.schedule.decay?.steps ?? 0,
+          releasedStep: state.step,
+          schedule: state.schedule,
+          architecture: state.architecture,
+          seed: state.seed,
+          optimizer: state.optimizer,
+          rowsPerStep: state.rowsPerStep,
+        },
+        provenance: yield* gatherProvenance({
+          repository: work.run.repository,
+          started: work.run.startedAt,
+          finished: new Date().toISOString(),
+          engine: { ...engine.numerics, ...report },
+        }),
+      })
+
+      const documents = of.tokens.documents.filter(({ part }) => part === "validation").slice(0, CHECKED_TEXTS)
+      const texts = yield* Effect.forEach(documents, (document) =>
+        Effect.gen(function* () {
+          const ids = Array.from(yield* of.tokens.tokensOf(document)).slice(
+            0,
+            Math.min(state.architecture.context - CHECKED_GREEDY_TOKENS, document.length - 1),
+          )
+          const logits = yield* engine.logits({ checkpoint: of.model.path, ids })
+          const [generation] = yield* engine.generate({
+            checkpoint: of.model.path,
+            prompts: [{ id: document.id, ids }],
+            preset: greedy,
+            maxNewTokens: CHECKED_GREEDY_TOKENS,
+            eosId: of.index.eosId,
+            seed: 0,
+          })
+          const text = of.tokenizer.decode(ids, { skipSpecial: true })
+          return {
+            text,
+            text_ids: Array.from(of.tokenizer.encode(text)),
+            ids,
+            logits_last: Array.from(logits.at(-1)!),
+            greedy: [...generation!.tokens],
+          }
+        }),
+      )
+      writeFileSync(join(work.out, "logits_check.json"), `${JSON.stringify({ texts })}\n`)
+      return undefined
+    }),
+})
