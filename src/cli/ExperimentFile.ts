@@ -71,13 +71,16 @@ const typeCheck = Effect.fn("typeCheck")(function* (path: string, cache: string)
   const passed = join(cache, fingerprint)
   if (existsSync(passed)) return
   mkdirSync(cache, { recursive: true })
-  // paths: an experiment outside this package finds `exp` and its types as one inside it does
+  // paths: an experiment outside this package finds `exp` and its types as one inside it does;
+  // bundler: what Node runs as a module need not lie beside a `package.json` that says so
   const project = join(cache, `${fingerprint}.tsconfig.json`)
   writeFileSync(
     project,
     JSON.stringify({
       compilerOptions: {
         ...base.compilerOptions,
+        module: "preserve",
+        moduleResolution: "bundler",
         typeRoots: [join(packageRoot, "node_modules/@types")],
         paths: { exp: [join(packageRoot, "src/index.ts")], effect: [join(packageRoot, "node_modules/effect")] },
       },
@@ -100,13 +103,19 @@ const typeCheck = Effect.fn("typeCheck")(function* (path: string, cache: string)
 })
 
 let hooked = false
-/** Lets an experiment file that lies outside this package import `exp` all the same. */
+/** Lets an experiment file that lies outside this package import `exp`, and `effect` for step kinds of its own, all the same. */
 const resolveFromAnywhere = (): void => {
   if (hooked) return
   hooked = true
-  const entry = pathToFileURL(join(packageRoot, "src/index.ts")).href
+  const inside = `${pathToFileURL(join(packageRoot, "src")).href}/`
+  const entry = `${inside}index.ts`
   registerHooks({
-    resolve: (specifier, context, next) =>
-      specifier === "exp" ? { url: entry, format: "module-typescript", shortCircuit: true } : next(specifier, context),
+    resolve: (specifier, context, next) => {
+      if (specifier === "exp") return { url: entry, format: "module-typescript", shortCircuit: true }
+      const outside = !context.parentURL?.startsWith(inside)
+      if (outside && specifier === "effect") return next(specifier, { ...context, parentURL: entry })
+      const found = next(specifier, context)
+      return outside && found.url.endsWith(".ts") ? { ...found, format: "module-typescript" } : found
+    },
   })
 }

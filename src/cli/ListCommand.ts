@@ -51,7 +51,7 @@ export const show = Effect.fn("exp show")(function* (runs: string, name: string,
   yield* Console.log(
     [
       `${name}: ${record.outcome}${record.error === undefined ? "" : ` (${record.error})`}`,
-      `${record.file}, started ${record.startedAt}, took ${seconds(record)}`,
+      `${record.file}, started ${record.startedAt}${record.finishedAt === null ? "" : `, took ${seconds(record)}`}`,
       "",
       table(
         ["", "step", "artifact"],

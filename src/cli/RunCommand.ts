@@ -3,7 +3,7 @@
  */
 import { writeFileSync } from "node:fs"
 import { basename, join, relative, resolve } from "node:path"
-import { Effect } from "effect"
+import { Cause, Effect } from "effect"
 import type { Node } from "../plan/Plan.ts"
 import { packageRoot } from "../run/Code.ts"
 import { Reporter, type RunEvent } from "../run/Reporter.ts"
@@ -48,23 +48,28 @@ export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
   const text = planText(plan.nodes)
   writeFileSync(join(folder, "experiment.ts"), file.source)
   writeFileSync(join(folder, "plan.txt"), `${text}\n`)
+  writeFileSync(join(folder, "plan.json"), `${JSON.stringify(nodes.map(plainNode), null, 2)}\n`)
   const renderer = rendererFor(settings.json)
+  const steps = new Map<string, RunFolder.RunRecord["steps"][number]>()
   const emit = (event: RunEvent): void => {
+    if (event._tag === "StepCached" || event._tag === "StepFinished") {
+      const { step, label, artifact } = event
+      steps.set(step, { step, label, artifact, made: event._tag === "StepFinished" })
+    }
     RunFolder.journal(folder, event)
     renderer.emit(event)
   }
-  const record = (
-    rest: Pick<RunFolder.RunRecord, "outcome" | "releases" | "steps"> & { readonly error?: string },
-  ): void =>
+  const record = (rest: Pick<RunFolder.RunRecord, "outcome" | "releases"> & { readonly error?: string }): void =>
     RunFolder.writeRecord(folder, {
       experiment: plan.experiment,
       file: relative(process.cwd(), file.path),
       parameters: plan.parameters,
       startedAt: startedAt.toISOString(),
       finishedAt: rest.outcome === "running" ? null : new Date().toISOString(),
+      steps: [...steps.values()],
       ...rest,
     })
-  record({ outcome: "running", releases: [], steps: [] })
+  record({ outcome: "running", releases: [] })
   emit({ _tag: "RunStarted", experiment: plan.experiment, run: basename(folder), steps: countNodes(nodes) })
 
   yield* Effect.gen(function* () {
@@ -85,32 +90,20 @@ export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
       Effect.onInterrupt(() =>
         Effect.sync(() => {
           emit({ _tag: "RunInterrupted", run: basename(folder) })
-          record({ outcome: "interrupted", releases: [], steps: [] })
+          record({ outcome: "interrupted", releases: [] })
         }),
       ),
-      Effect.tapError((error) =>
+      Effect.tapCause((cause) =>
         Effect.sync(() => {
           renderer.close()
-          record({
-            outcome: "failed",
-            releases: [],
-            steps: [],
-            error: error instanceof Error ? error.message : String(error),
-          })
+          if (Cause.hasInterruptsOnly(cause)) return
+          const error = Cause.squash(cause)
+          record({ outcome: "failed", releases: [], error: error instanceof Error ? error.message : String(error) })
         }),
       ),
     )
     const releases = publishLinks(folder, results, store.pathOf)
-    record({
-      outcome: "finished",
-      releases,
-      steps: results.map(({ node, manifest, made }) => ({
-        step: node.id,
-        label: node.label,
-        artifact: manifest!.artifact,
-        made,
-      })),
-    })
+    record({ outcome: "finished", releases })
     const made = results.filter((result) => result.made).length
     if (!settings.json) {
       renderer.close()
@@ -135,6 +128,18 @@ export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
       for (const release of releases) process.stdout.write(`release  ${relative(process.cwd(), release)}\n`)
     }
   }).pipe(Effect.ensuring(Effect.sync(() => renderer.close())), Effect.provide(services(settings.runs)))
+})
+
+/** A node as `plan.json` has it. */
+const plainNode = ({ id, label, definition, params, inputs, forecast, body }: Node): object => ({
+  id,
+  label,
+  kind: definition.kind,
+  version: definition.version,
+  params,
+  inputs,
+  forecast,
+  ...(body && { body: { ...body, nodes: body.nodes.map(plainNode) } }),
 })
 
 /** Readable pointers from the run's folder to its artifacts; returns the release folders. */

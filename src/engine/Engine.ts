@@ -85,6 +85,8 @@ export interface DocumentLoss {
 export interface LossesRequest {
   readonly checkpoint: string
   readonly documents: ReadonlyArray<TokenSequence>
+  /** Targets that `textNll` leaves out; by default 0, 1, 2 (`specialTokens` of `src/data/Tokenizer.ts`). Published tokenizers have others. */
+  readonly specialIds?: ReadonlyArray<number>
 }
 
 export interface ProbeRequest {

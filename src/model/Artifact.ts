@@ -87,8 +87,9 @@ export const architectureOf = ({ shape, context, vocabulary }: KnownTraining): A
 export class StableCheckpoint extends Handle<"StableCheckpoint"> {
   readonly _tag = "StableCheckpoint"
   readonly known: KnownTraining
-  /** Optimizer steps taken; undefined for an item of a fan-out over checkpoints yet to come. */
-  readonly step: number | undefined
+  /** Optimizer steps taken; undefined for an item of a fan-out over checkpoints yet to come. Optional, so that the compiler
+   * complains of the tag first. */
+  readonly step?: number | undefined
   constructor(ref: Ref, known: KnownTraining, step: number | undefined, problem?: Problem) {
     super(ref, problem)
     this.known = known

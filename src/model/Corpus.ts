@@ -6,7 +6,7 @@
  * | file                       | what                                                                                        |
  * |----------------------------|---------------------------------------------------------------------------------------------|
  * | `documents/<source>.jsonl` | one `Document` a line, in the order of the source file                                      |
- * | `inventory.json`           | `Inventory`: documents, bytes, characters, words by source and part; licences; files ignored |
+ * | `inventory.json`           | `Inventory`: documents, bytes, characters, words by source and part; licences        |
  *
  * A **tokens** artifact:
  *
@@ -69,8 +69,6 @@ export type SourceInventory = typeof SourceInventory.Type
 
 export const Inventory = Schema.Struct({
   sources: Schema.Array(SourceInventory),
-  /** Files that lie beside the named sources and were left alone. */
-  leftAlone: Schema.Array(Schema.String),
 })
 export type Inventory = typeof Inventory.Type
 

@@ -32,7 +32,13 @@ export interface Node {
   /** What the plan says of the work: optimizer steps, tokens, parameters, bytes on disk. */
   readonly forecast: Forecast
   /** Set on a fan-out over things to come: the plan of one item, and the most items there may be. */
-  readonly body?: { readonly nodes: ReadonlyArray<Node>; readonly yields: ReadonlyArray<Ref>; readonly atMost: number }
+  readonly body?: {
+    readonly nodes: ReadonlyArray<Node>
+    readonly yields: ReadonlyArray<Ref>
+    readonly atMost: number
+    /** What its steps refer to the item by. */
+    readonly item: string
+  }
 }
 
 export interface Forecast {
@@ -44,7 +50,11 @@ export interface Forecast {
 
 export class Recorder extends Context.Service<
   Recorder,
-  { readonly add: (node: Omit<Node, "id">) => Effect.Effect<string, PlanError> }
+  {
+    readonly add: (node: Omit<Node, "id">) => Effect.Effect<string, PlanError>
+    /** Bodies of fan-outs around. */
+    readonly depth: number
+  }
 >()("exp/plan/Recorder") {}
 
 const identityOf = (node: Omit<Node, "id">): unknown => ({
@@ -60,10 +70,11 @@ const identityOf = (node: Omit<Node, "id">): unknown => ({
 })
 
 /** What `program` asks for, in order, and what it returns. */
-export const record = <A, E>(program: Effect.Effect<A, E, Recorder>) =>
+export const record = <A, E>(program: Effect.Effect<A, E, Recorder>, depth = 0) =>
   Effect.suspend(() => {
     const nodes = new Map<string, Node>()
     const recorder = Recorder.of({
+      depth,
       add: (node) =>
         Effect.sync(() => {
           const id = `${node.definition.kind}-${digest(identityOf(node)).slice(0, 12)}`
@@ -169,6 +180,12 @@ export const plan = Effect.fnUntraced(function* (
   experiment: Experiment,
   given: Readonly<Record<string, string>> = {},
 ): Effect.fn.Return<Plan, PlanError> {
+  if (!/^[\p{L}\p{N}_][\p{L}\p{N}._-]*$/u.test(experiment.name))
+    return yield* new PlanError({
+      step: "experiment",
+      problem: `\`${experiment.name}\` cannot name a folder`,
+      hint: "letters, digits, `.`, `_` and `-` make a name",
+    })
   const parameters = yield* parametersOf(experiment, given)
   const { nodes } = yield* record(experiment.program(parameters))
   return { experiment: experiment.name, parameters, nodes }
@@ -211,16 +228,23 @@ export function each(
         problem: `\`atMost\` is ${atMost}, not a whole number above 0`,
         hint: "say how many items the fan-out may grow to",
       })
-    const placeholder: Ref = { _tag: "Item", of: digest(items.ref).slice(0, 12) }
-    const { nodes, value } = yield* record(one(items.item(placeholder)))
+    // the depth keeps the items of two fan-outs over one thing apart, one inside the other
+    const item = digest({ items: items.ref, depth: recorder.depth }).slice(0, 12)
+    const { nodes, value } = yield* record(one(items.item({ _tag: "Item", of: item })), recorder.depth + 1)
     const yielded = [value].flat(Number.POSITIVE_INFINITY) as ReadonlyArray<Any>
+    if (yielded.length === 0 || yielded.some((handle) => !(handle instanceof Object && "ref" in handle)))
+      return yield* new PlanError({
+        step: "each",
+        problem: "its body returns no artifact",
+        hint: "`return yield*` what the last step gives",
+      })
     const id = yield* recorder.add({
       label: `each ×≤${atMost}`,
       definition: eachDefinition,
       params: { atMost },
       inputs: { of: [items.ref] },
       forecast: {},
-      body: { nodes, yields: yielded.map((handle) => handle.ref), atMost },
+      body: { nodes, yields: yielded.map((handle) => handle.ref), atMost, item },
     })
     const first = yielded[0]!
     return new Many({ _tag: "Output", step: id }, (ref) =>

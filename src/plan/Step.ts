@@ -6,6 +6,7 @@
  */
 import { Effect, Result, Schema } from "effect"
 import type { Any, Many, Problem, Ref } from "../model/Artifact.ts"
+import { canonicalJson } from "../model/Digest.ts"
 import { type Forecast, PlanError, Recorder } from "./Plan.ts"
 import type { Doing } from "./Work.ts"
 
@@ -43,8 +44,12 @@ type Given<I extends Inputs> = {
 type Flat<T> = { readonly [K in keyof T]: T[K] } & {}
 /** Parameters and inputs in one flat object: what the caller writes, and what a type error shows. */
 export type Arguments<P extends Schema.Struct.Fields, I extends Inputs> = Flat<
-  Schema.Struct<P>["~type.make.in"] & Given<I>
+  Typed<Schema.Struct<P>["~type.make.in"], P> & Given<I>
 >
+/** A schema typed as a bare `Codec` does not say what it is made from: what it is, then, or any value at all would compile. */
+type Typed<Made, P extends Schema.Struct.Fields> = {
+  readonly [K in keyof Made]: unknown extends Made[K] ? (K extends keyof P ? P[K]["Type"] : never) : Made[K]
+}
 
 export interface Declaration<P extends Schema.Struct.Fields, I extends Inputs, Out> {
   readonly version: number
@@ -114,12 +119,23 @@ export const make = <const Kind extends string, P extends Schema.Struct.Fields, 
           })
         if (handle.problem) return yield* new PlanError({ step: kind, ...handle.problem })
       }
+    const plain = Result.try({
+      // in one order, so that no step's bytes can depend on the order its parameters were written in
+      try: () => JSON.parse(canonicalJson(encode(value))) as Record<string, unknown>,
+      catch: (cause) => (cause instanceof Error ? cause.message : String(cause)),
+    })
+    if (Result.isFailure(plain))
+      return yield* new PlanError({
+        step: kind,
+        problem: oneLine(plain.failure),
+        hint: "parameters are plain JSON",
+      })
     const problem = declaration.check?.(value, inputs)
     if (problem) return yield* new PlanError({ step: kind, ...problem })
     const id = yield* recorder.add({
       label: declaration.label?.(value, inputs) ?? kind,
       definition,
-      params: encode(value) as Record<string, unknown>,
+      params: plain.success,
       inputs: Object.fromEntries(names.map((name) => [name, handles(given[name]).map((handle) => handle.ref)])),
       forecast: declaration.forecast?.(value, inputs) ?? {},
     })

@@ -5,7 +5,7 @@
  * A step runs when all its inputs are known and one of `jobs` places is free. What the store has is reused; what it lacks is made
  * by the step's own doing; what it had and lost is made again by its producer before anybody reads it.
  */
-import { Deferred, Effect, type FileSystem, type Path, Schema, Semaphore } from "effect"
+import { Deferred, Effect, type FileSystem, type Path, Result, Schema, Semaphore } from "effect"
 import { Engine, type Numerics } from "../engine/Engine.ts"
 import type { Ref } from "../model/Artifact.ts"
 import { digest } from "../model/Digest.ts"
@@ -85,24 +85,22 @@ const identityOf = (record: InputRecord, whole: boolean, manifests: (artifact: s
 
 const partIdentity = (identity: string, part: string): string => digest({ of: identity, part })
 
-/** Replaces the item of a fan-out by one of the things it turned out to hold. */
-const substitute = (node: Node, of: string, replacement: string, suffix: string): Node => ({
+/** A copy of a node of a fan-out's body, and of the bodies in it, under names of its own. */
+const copyOf = (node: Node, suffix: string, swap: (ref: Ref) => Ref): Node => ({
   ...node,
   id: `${node.id}${suffix}`,
-  inputs: Object.fromEntries(
-    Object.entries(node.inputs).map(([name, refs]) => [
-      name,
-      refs.map((ref): Ref => {
-        if (ref._tag === "Item" && ref.of === of)
-          return { _tag: "Output", step: replacement, ...(ref.part !== undefined && { part: ref.part }) }
-        return ref
-      }),
-    ]),
-  ),
+  inputs: Object.fromEntries(Object.entries(node.inputs).map(([name, refs]) => [name, refs.map(swap)])),
+  ...(node.body && {
+    body: {
+      ...node.body,
+      nodes: node.body.nodes.map((inner) => copyOf(inner, suffix, swap)),
+      yields: node.body.yields.map(swap),
+    },
+  }),
 })
 
-const renameInner = (ref: Ref, inner: ReadonlySet<string>, suffix: string): Ref =>
-  ref._tag === "Output" && inner.has(ref.step) ? { ...ref, step: `${ref.step}${suffix}` } : ref
+const withBodies = (nodes: ReadonlyArray<Node>): ReadonlyArray<Node> =>
+  nodes.flatMap((node) => [node, ...withBodies(node.body?.nodes ?? [])])
 
 /** Parts of an artifact that a `*` reference stands for: the folders in `checkpoints/`, by step. */
 const partsOf = (manifest: Manifest): ReadonlyArray<string> => {
@@ -128,9 +126,14 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
   const store = yield* Store
   const engine = yield* Engine
   const reporter = yield* Reporter
+  const services = yield* Effect.context<Services>()
   const places = yield* Semaphore.make(options.jobs)
   const code = codeDigest()
-  const results: Array<StepResult> = []
+  const results = new Map<string, StepResult>()
+  /** How each artifact of this run is made, should it turn out to be damaged. */
+  const producers = new Map<string, (problem: string) => Effect.Effect<void, StepFailed, Services>>()
+  /** What this run knows, by identity: stands in for the same thing out of an artifact of another length. */
+  const standIns = new Map<string, InputRecord>()
   const known = new Map<string, Deferred.Deferred<Known, StepFailed>>()
   const manifestsSeen = new Map<string, Manifest>()
   const manifestOf = (artifact: string): Manifest => {
@@ -148,18 +151,54 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
       return records.flatMap((record) =>
         parts.map((name) => {
           const part = absolutePart(manifestOf(record.artifact), name)
-          return { artifact: record.artifact, part, identity: partIdentity(record.identity, part) }
+          const known = { artifact: record.artifact, part, identity: partIdentity(record.identity, part) }
+          standIns.set(known.identity, known)
+          return known
         }),
       )
     })
 
-  /** An input as the step sees it: what a selection chose, unless the step asks for the selection itself. */
-  const toInput = (record: InputRecord, whole: boolean): Input => {
-    const manifest = manifestOf(record.artifact)
-    if (manifest.chosen !== undefined && !whole) return toInput(manifest.chosen, false)
-    const folder = store.pathOf(record.artifact)
-    return { ...record, path: record.part === undefined ? folder : `${folder}/${partFolder(record.part)}` }
+  /** What a selection chose, unless the selection itself is asked for. */
+  const settled = (record: InputRecord, whole: boolean): InputRecord => {
+    const { chosen } = manifestOf(record.artifact)
+    return chosen === undefined || whole ? record : settled(chosen, false)
   }
+
+  /**
+   * An input as a step sees it, every byte of it hashed before it is read. One that is damaged is made again by its producer, here
+   * and now; where this run has it out of another artifact, that one is taken.
+   */
+  const toInput = (record: InputRecord): Effect.Effect<Input, ArtifactDamaged | StoreFailed | StepFailed, Services> =>
+    store.verify(record.artifact).pipe(
+      Effect.catchTag("ArtifactDamaged", (damaged) =>
+        Effect.gen(function* () {
+          const produce = producers.get(record.artifact)
+          if (produce === undefined) return yield* damaged
+          yield* produce(damaged.problem)
+          return yield* store.verify(record.artifact)
+        }),
+      ),
+      Effect.map((manifest) => {
+        manifestsSeen.set(record.artifact, manifest)
+        const folder = store.pathOf(record.artifact)
+        return { ...record, path: record.part === undefined ? folder : `${folder}/${partFolder(record.part)}` }
+      }),
+      Effect.catchTag("ArtifactDamaged", (damaged) => {
+        const standIn = standIns.get(record.identity)
+        return standIn === undefined || standIn.artifact === record.artifact ? Effect.fail(damaged) : toInput(standIn)
+      }),
+    )
+
+  const toInputs = (inputs: Readonly<Record<string, Known>>, whole: (name: string) => boolean) =>
+    Effect.map(
+      Effect.forEach(Object.entries(inputs), ([name, records]) =>
+        Effect.map(
+          Effect.forEach(records, (record) => toInput(settled(record, whole(name)))),
+          (given) => [name, given] as const,
+        ),
+      ),
+      Object.fromEntries<ReadonlyArray<Input>>,
+    )
 
   /** Every artifact that a manifest names is loaded, so that lineage can be followed without asking the store again. */
   const remember = (manifest: Manifest): Effect.Effect<void, StoreFailed> =>
@@ -173,22 +212,36 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
       }
     })
 
-  const lineageOf = (artifact: string): Effect.Effect<Lineage, ArtifactDamaged | StoreFailed> =>
-    Effect.map(store.verify(artifact), (manifest) => ({
-      artifact,
-      path: store.pathOf(artifact),
-      kind: manifest.kind,
-      key: manifest.key,
-      identity: manifest.identity,
-      ...(manifest.chosen !== undefined && { chosen: toInput(manifest.chosen, true) }),
-      params: manifest.params,
-      inputs: Object.fromEntries(
-        Object.entries(manifest.inputs).map(([name, records]) => [
-          name,
-          records.map((record) => toInput(record, true)),
-        ]),
-      ),
-    }))
+  const lineageOf = (artifact: string): Effect.Effect<Lineage, Error> =>
+    Effect.gen(function* () {
+      const { path } = yield* toInput({ artifact, identity: manifestOf(artifact).identity })
+      const { kind, key, identity, chosen, params, inputs } = manifestOf(artifact)
+      const given = yield* Effect.forEach(Object.entries(inputs), ([name, records]) =>
+        Effect.map(Effect.forEach(records, toInput), (known) => [name, known] as const),
+      )
+      return {
+        artifact,
+        path,
+        kind,
+        key,
+        identity,
+        ...(chosen !== undefined && { chosen: yield* toInput(chosen) }),
+        params,
+        inputs: Object.fromEntries(given),
+      }
+    }).pipe(Effect.provideContext(services))
+
+  /** Artifacts of the same identity that are whole. */
+  const kinOf = (kind: string, identity: string): Work["kin"] =>
+    Effect.gen(function* () {
+      const kin: Array<{ readonly path: string; readonly params: Readonly<Record<string, unknown>> }> = []
+      for (const { artifact, params, ...other } of yield* store.list(kind)) {
+        if (other.identity !== identity) continue
+        const whole = yield* Effect.result(store.verify(artifact))
+        if (Result.isSuccess(whole)) kin.push({ path: store.pathOf(artifact), params })
+      }
+      return kin
+    })
 
   const doStep = (node: Node): Effect.Effect<Known, StepFailed, Services> =>
     Effect.gen(function* () {
@@ -203,141 +256,120 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
       const keyed = keyOf(node, inputs, manifestOf, outside, engine.numerics)
       const named = { step: node.id, label: node.label, artifact: keyed.artifact }
       const emitNote = (text: string) => reporter.emit({ _tag: "StepNote", step: node.id, label: node.label, text })
-      const before = yield* store.find(keyed.artifact, (problem) => emitNote(`was damaged (${problem}): made anew`))
-      if (before !== undefined) {
-        yield* remember(before)
-        reporter.emit({ _tag: "StepCached", ...named })
-        results.push({ node, manifest: before, made: false })
-        return [{ identity: keyed.identity, artifact: keyed.artifact }]
-      }
-      return yield* places.withPermit(
-        Effect.gen(function* () {
-          const started = performance.now()
-          reporter.emit({ _tag: "StepStarted", ...named })
-          for (const artifact of new Set(
-            Object.values(inputs)
-              .flat()
-              .map((record) => record.artifact),
-          ))
-            yield* store.verify(artifact)
-          const { manifest, made } = yield* store.make(
-            {
-              artifact: keyed.artifact,
-              kind: definition.kind,
-              version: definition.version,
+      const damaged = (problem: string) => emitNote(`was damaged (${problem}): made anew`)
+      const produce = Effect.gen(function* () {
+        const started = performance.now()
+        reporter.emit({ _tag: "StepStarted", ...named })
+        const given = yield* toInputs(inputs, (name) => definition.wholeSelection?.includes(name) ?? false)
+        const { manifest, made } = yield* store.make(
+          {
+            artifact: keyed.artifact,
+            kind: definition.kind,
+            version: definition.version,
+            key: keyed.key,
+            identity: keyed.identity,
+            params: node.params,
+            inputs,
+            ...(definition.computes && { engine: engine.numerics }),
+            code,
+          },
+          {
+            resumable: definition.resumable ?? false,
+            onWait: () => emitNote("another process is making it: waiting"),
+          },
+          ({ out, scratch }) => {
+            const work: Work = {
+              label: node.label,
               key: keyed.key,
               identity: keyed.identity,
               params: node.params,
-              inputs,
-              ...(definition.computes && { engine: engine.numerics }),
-              code,
-            },
-            {
-              resumable: definition.resumable ?? false,
-              onWait: () => emitNote("another process is making it: waiting"),
-            },
-            ({ out, scratch }) => {
-              const work: Work = {
-                label: node.label,
-                key: keyed.key,
-                identity: keyed.identity,
-                params: node.params,
-                inputs: Object.fromEntries(
-                  Object.entries(inputs).map(([name, records]) => [
-                    name,
-                    records.map((record) => toInput(record, definition.wholeSelection?.includes(name) ?? false)),
-                  ]),
-                ),
-                out,
-                scratch,
-                progress: (progress) =>
-                  reporter.emit({ _tag: "StepProgress", step: node.id, label: node.label, progress }),
-                note: emitNote,
-                lineage: lineageOf,
-                kin: Effect.map(store.list(definition.kind), (all) =>
-                  all
-                    .filter((other) => other.identity === keyed.identity)
-                    .map((other) => ({ path: store.pathOf(other.artifact), params: other.params })),
-                ),
-                run: options.facts,
-              }
-              return Effect.map(
-                definition.run!(work) as Effect.Effect<Outcome | undefined, unknown, Services>,
-                (outcome) => {
-                  if (outcome?.chosen === undefined) return {}
-                  const { identity, artifact, part } = outcome.chosen
-                  return { chosen: { identity, artifact, ...(part !== undefined && { part }) } }
-                },
-              )
-            },
-          )
-          yield* remember(manifest)
-          const seconds = (performance.now() - started) / 1000
-          reporter.emit(made ? { _tag: "StepFinished", ...named, seconds } : { _tag: "StepCached", ...named })
-          results.push({ node, manifest, made })
-          return [{ identity: keyed.identity, artifact: keyed.artifact }]
-        }),
+              inputs: given,
+              out,
+              scratch,
+              progress: (progress) =>
+                reporter.emit({ _tag: "StepProgress", step: node.id, label: node.label, progress }),
+              note: emitNote,
+              lineage: lineageOf,
+              kin: kinOf(definition.kind, keyed.identity),
+              run: options.facts,
+            }
+            return Effect.map(
+              Effect.scoped(definition.run!(work)) as Effect.Effect<Outcome | undefined, unknown, Services>,
+              (outcome) => {
+                if (outcome?.chosen === undefined) return {}
+                const { identity, artifact, part } = outcome.chosen
+                return { chosen: { identity, artifact, ...(part !== undefined && { part }) } }
+              },
+            )
+          },
+        )
+        yield* remember(manifest)
+        const seconds = (performance.now() - started) / 1000
+        reporter.emit(made ? { _tag: "StepFinished", ...named, seconds } : { _tag: "StepCached", ...named })
+        results.set(node.id, { node, manifest, made })
+      }).pipe(failingAs(node))
+      producers.set(keyed.artifact, (problem) =>
+        Effect.andThen(
+          Effect.sync(() => damaged(problem)),
+          produce,
+        ),
       )
-    }).pipe(
-      Effect.catch((cause) => {
+      const record = { identity: keyed.identity, artifact: keyed.artifact }
+      standIns.set(record.identity, record)
+      const before = yield* store.find(keyed.artifact, damaged)
+      if (before === undefined) yield* places.withPermit(produce)
+      else {
+        yield* remember(before)
+        reporter.emit({ _tag: "StepCached", ...named })
+        results.set(node.id, { node, manifest: before, made: false })
+      }
+      return [record]
+    }).pipe(failingAs(node))
+
+  const failingAs =
+    (node: Node) =>
+    <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, StepFailed, R> =>
+      Effect.catch(effect, (cause) => {
         if (cause instanceof StepFailed) return Effect.fail(cause)
-        reporter.emit({
-          _tag: "StepFailed",
-          step: node.id,
-          label: node.label,
-          error: cause instanceof Error ? cause.message : String(cause),
-        })
+        const error = cause instanceof Error ? cause.message : String(cause)
+        reporter.emit({ _tag: "StepFailed", step: node.id, label: node.label, error })
         return Effect.fail(new StepFailed({ label: node.label, cause }))
-      }),
-    )
+      })
 
   /** The body of a fan-out, once for each thing there turned out to be. */
   const fanOut = (
     node: Node,
     body: NonNullable<Node["body"]>,
     items: Known,
-  ): Effect.Effect<Known, StepFailed, Services> =>
+  ): Effect.Effect<Known, StepFailed | Error, Services> =>
     Effect.gen(function* () {
       if (items.length > body.atMost)
-        return yield* new StepFailed({
-          label: node.label,
-          cause: new Error(
+        return yield* Effect.fail(
+          new Error(
             `there are ${items.length} items, more than the plan allows\n  hint: raise \`atMost\` to ${items.length}`,
           ),
-        })
+        )
       reporter.emit({ _tag: "FanOut", step: node.id, label: node.label, items: items.length })
-      const inner = new Set(body.nodes.map((one) => one.id))
+      const inner = new Set(withBodies(body.nodes).map((one) => one.id))
       const yields = yield* Effect.forEach(
         items,
         (item, index) =>
           Effect.gen(function* () {
             const suffix = `[${index}]`
             const itemId = `${node.id}${suffix}`
+            const swap = (ref: Ref): Ref => {
+              if (ref._tag === "Item")
+                return ref.of === body.item
+                  ? { _tag: "Output", step: itemId, ...(ref.part !== undefined && { part: ref.part }) }
+                  : ref
+              return inner.has(ref.step) ? { ...ref, step: `${ref.step}${suffix}` } : ref
+            }
             const done = yield* Deferred.make<Known, StepFailed>()
             yield* Deferred.succeed(done, [item])
             known.set(itemId, done)
-            const of = placeholderOf(body)
-            const clones = body.nodes.map((one) => {
-              const clone =
-                of === undefined ? { ...one, id: `${one.id}${suffix}` } : substitute(one, of, itemId, suffix)
-              return {
-                ...clone,
-                label: `${clone.label} ${item.part ?? suffix}`,
-                inputs: Object.fromEntries(
-                  Object.entries(clone.inputs).map(([name, refs]) => [
-                    name,
-                    refs.map((ref) => renameInner(ref, inner, suffix)),
-                  ]),
-                ),
-              }
-            })
-            yield* runAll(clones)
-            const outs = body.yields.map((ref) =>
-              ref._tag === "Item"
-                ? ({ _tag: "Output", step: itemId, ...(ref.part !== undefined && { part: ref.part }) } as Ref)
-                : renameInner(ref, inner, suffix),
-            )
-            return (yield* Effect.forEach(outs, resolve)).flat()
+            const copies = body.nodes.map((one) => copyOf(one, suffix, swap))
+            yield* runAll(copies.map((copy) => ({ ...copy, label: `${copy.label} ${item.part ?? suffix}` })))
+            return (yield* Effect.forEach(body.yields.map(swap), resolve)).flat()
           }),
         { concurrency: "unbounded" },
       )
@@ -358,17 +390,11 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
     })
 
   yield* runAll(nodes)
-  return results as ReadonlyArray<StepResult>
+  return [...results.values()] as ReadonlyArray<StepResult>
 })
 
 const outsideOf = (outside: NonNullable<Node["definition"]["outside"]>, params: unknown) =>
   outside(params) as Effect.Effect<unknown, unknown, Services>
-
-/** The placeholder that the body of a fan-out was planned with. */
-const placeholderOf = (body: NonNullable<Node["body"]>): string | undefined => {
-  const refs = [...body.nodes.flatMap((node) => Object.values(node.inputs).flat()), ...body.yields]
-  return refs.find((ref) => ref._tag === "Item")?.of
-}
 
 /** The part of a plan that is needed for the steps of one kind, or with one label or id. */
 export const until = (nodes: ReadonlyArray<Node>, wanted: string): ReadonlyArray<Node> | undefined => {
@@ -379,8 +405,10 @@ export const until = (nodes: ReadonlyArray<Node>, wanted: string): ReadonlyArray
   const visit = (node: Node): void => {
     if (needed.has(node.id)) return
     needed.add(node.id)
-    const bodies = node.body?.nodes ?? []
-    for (const ref of [node, ...bodies].flatMap((one) => Object.values(one.inputs).flat()))
+    for (const ref of withBodies([node]).flatMap((one) => [
+      ...Object.values(one.inputs).flat(),
+      ...(one.body?.yields ?? []),
+    ]))
       if (ref._tag === "Output" && byId.has(ref.step)) visit(byId.get(ref.step)!)
   }
   targets.forEach(visit)

@@ -75,6 +75,7 @@ export const list = (
           const record = readRecord(folder)
           return record === undefined ? [] : [{ name: basename(folder), folder, record }]
         })
+        .sort((a, b) => Date.parse(a.record.startedAt) - Date.parse(b.record.startedAt))
 
 export const journal = (folder: string, event: RunEvent): void => {
   if (event._tag !== "StepProgress") append(join(folder, "journal.ndjson"), { at: new Date().toISOString(), ...event })

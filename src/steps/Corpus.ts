@@ -61,7 +61,7 @@ export const corpus = Step.make("corpus", {
         ...params,
         fallback: embedded,
         out: work.out,
-        progress: (done, total) => work.progress({ done, total, unit: "sources" }),
+        progress: (done, total) => work.progress({ done, total, unit: "documents read" }),
       })
       if (leftAlone.length > 0) work.note(`left alone: ${leftAlone.join(", ")}`)
       return undefined

@@ -1,13 +1,25 @@
 /**
- * An append-only NDJSON file. Each line is written with one call; a last line that was torn by a crash is dropped when read.
+ * An append-only NDJSON file. Each line is written with one call; a last line that was torn by a crash is dropped when read, and cut
+ * off before the next one is written.
  */
-import { appendFileSync, existsSync, readFileSync } from "node:fs"
+import * as fs from "node:fs"
 
-export const append = (path: string, event: unknown): void => appendFileSync(path, `${JSON.stringify(event)}\n`)
+export const append = (path: string, event: unknown): void => {
+  const descriptor = fs.openSync(path, "a+")
+  try {
+    const { size } = fs.fstatSync(descriptor)
+    const last = Buffer.alloc(1)
+    if (size > 0 && fs.readSync(descriptor, last, 0, 1, size - 1) === 1 && last.toString() !== "\n")
+      fs.ftruncateSync(descriptor, fs.readFileSync(path).lastIndexOf("\n") + 1)
+    fs.writeSync(descriptor, `${JSON.stringify(event)}\n`)
+  } finally {
+    fs.closeSync(descriptor)
+  }
+}
 
 export const read = (path: string): ReadonlyArray<unknown> => {
-  if (!existsSync(path)) return []
-  const text = readFileSync(path, "utf8")
+  if (!fs.existsSync(path)) return []
+  const text = fs.readFileSync(path, "utf8")
   const whole = text.slice(0, text.lastIndexOf("\n") + 1)
   return whole
     .split("\n")

@@ -11,8 +11,13 @@
  * | `chosen`   | of a selection: the input it is                                                                  |
  * | `code`     | digest of the source tree and the lock file that made it: recorded, never compared for reuse     |
  * | `files`    | every file, sorted by path, with size and sha256                                                 |
+ * | `digest`   | sha256 of the canonical JSON of all the fields above                                             |
+ *
+ * The file is canonical JSON and one line feed, nothing else, and it says its own digest: a manifest with any byte changed either
+ * cannot be read, is spelled in another way, or does not have the digest it says.
  */
-import { Schema } from "effect"
+import { Result, Schema } from "effect"
+import { canonicalJson, digest } from "../model/Digest.ts"
 
 const Natural = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
@@ -41,5 +46,20 @@ export const Manifest = Schema.Struct({
   files: Schema.Array(FileRecord),
 })
 export type Manifest = typeof Manifest.Type
+
+const Sealed = Schema.Struct({ ...Manifest.fields, digest: Schema.String })
+const decodeSealed = Schema.decodeUnknownResult(Schema.fromJsonString(Sealed), { onExcessProperty: "error" })
+
+/** The text of `manifest.json`. */
+export const seal = (manifest: Manifest): string => `${canonicalJson({ ...manifest, digest: digest(manifest) })}\n`
+
+/** The manifest a text holds, or what is wrong with it. */
+export const unseal = (text: string): Result.Result<Manifest, string> => {
+  const decoded = decodeSealed(text)
+  if (Result.isFailure(decoded)) return Result.fail("`manifest.json` cannot be read")
+  const { digest: said, ...manifest } = decoded.success
+  if (said !== digest(manifest) || text !== seal(manifest)) return Result.fail("`manifest.json` was changed")
+  return Result.succeed(manifest)
+}
 
 export const artifactName = (kind: string, key: string): string => `${kind}-${key.slice(0, 16)}`

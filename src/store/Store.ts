@@ -8,15 +8,18 @@
  *     <root>/.damaged/                what was found damaged, moved out of the way
  *
  * An artifact is renamed into place when all its files are on disk and its manifest is written. What is only handed on is compared
- * with the noted stat; before a step reads an input, the input's bytes are hashed, so no step runs on rot.
+ * with the noted stat; before a step reads an input, the input's bytes are hashed, so no step runs on rot. The manifest answers for
+ * the files and its own digest for the manifest, so there is no byte that nothing vouches for.
+ *
+ * Looking never moves anything: what is damaged counts as absent, its noted stat is forgotten so that the next look hashes again,
+ * and only its maker, alone under the lock, moves it aside.
  */
 import { createHash } from "node:crypto"
 import * as fs from "node:fs"
 import { join } from "node:path"
 import { Context, Effect, Layer, Result, Schema } from "effect"
-import { canonicalJson } from "../model/Digest.ts"
 import { withLock } from "./Lock.ts"
-import { type FileRecord, Manifest } from "./Manifest.ts"
+import { artifactName, type FileRecord, type Manifest, seal, unseal } from "./Manifest.ts"
 
 export class StoreFailed extends Schema.TaggedError<StoreFailed>()("StoreFailed", {
   path: Schema.String,
@@ -33,7 +36,7 @@ export class ArtifactDamaged extends Schema.TaggedError<ArtifactDamaged>()("Arti
   problem: Schema.String,
 }) {
   override get message() {
-    return `artifact ${this.artifact} is damaged: ${this.problem}\n  hint: run \`exp run\` again: it is moved aside and made anew`
+    return `artifact ${this.artifact} is damaged: ${this.problem}\n  hint: \`exp run\` the experiment that made it: it is moved aside and made anew`
   }
 }
 
@@ -51,8 +54,6 @@ export interface Workplace {
 }
 
 export type ManifestDraft = Omit<Manifest, "files" | "format" | "chosen">
-
-const decodeManifest = Schema.decodeUnknownResult(Schema.fromJsonString(Manifest), { onExcessProperty: "error" })
 
 const CHUNK = 1 << 20
 
@@ -86,6 +87,15 @@ export const listFiles = (folder: string, below = ""): ReadonlyArray<string> =>
       return [path]
     })
 
+const filesOf = (folder: string): Result.Result<ReadonlyArray<string>, string> =>
+  Result.try({
+    try: () => listFiles(folder),
+    catch: (cause) => {
+      if (isPlatform(cause)) throw cause
+      return cause instanceof Error ? cause.message : String(cause)
+    },
+  })
+
 const statOf = (path: string): Stat => {
   const stat = fs.statSync(path, { bigint: true })
   return { bytes: Number(stat.size), mtime: `${stat.mtimeNs}`, ctime: `${stat.ctimeNs}`, inode: `${stat.ino}` }
@@ -100,7 +110,9 @@ const sync = (path: string): void => {
   }
 }
 
-const isPlatform = (cause: unknown): cause is NodeJS.ErrnoException => cause instanceof Error && "code" in cause
+/** A failure of the system, not of the code: Node's own complaints have a code too, but no system call. */
+const isPlatform = (cause: unknown): cause is NodeJS.ErrnoException =>
+  cause instanceof Error && "code" in cause && ("syscall" in cause || cause.code === "ERR_SQLITE_ERROR")
 
 const hintFor = (code: string | undefined): string => {
   switch (code) {
@@ -130,7 +142,7 @@ export class Store extends Context.Service<
   {
     readonly root: string
     readonly pathOf: (artifact: string) => string
-    /** A stored artifact, checked by stat; one that is damaged is moved aside and counts as absent. */
+    /** A stored artifact, checked by stat; one that is damaged counts as absent. */
     readonly find: (
       artifact: string,
       onDamage?: (problem: string) => void,
@@ -164,10 +176,11 @@ const make = (root: string): Store["Service"] => {
         return fs.existsSync(pathOf(artifact)) ? Result.fail("`manifest.json` is missing") : undefined
       throw cause
     }
-    const decoded = decodeManifest(text)
-    if (Result.isFailure(decoded)) return Result.fail("`manifest.json` cannot be read")
-    if (decoded.success.artifact !== artifact) return Result.fail("`manifest.json` belongs to another artifact")
-    return Result.succeed(decoded.success)
+    return Result.flatMap(unseal(text), (manifest) =>
+      manifest.artifact === artifact && artifact === artifactName(manifest.kind, manifest.key)
+        ? Result.succeed(manifest)
+        : Result.fail("`manifest.json` belongs to another artifact"),
+    )
   }
 
   const readStats = (artifact: string): Readonly<Record<string, Stat>> => {
@@ -196,7 +209,9 @@ const make = (root: string): Store["Service"] => {
     Effect.gen(function* () {
       const folder = pathOf(manifest.artifact)
       const stats = readStats(manifest.artifact)
-      const present = listFiles(folder).filter((path) => path !== "manifest.json")
+      const found = filesOf(folder)
+      if (Result.isFailure(found)) return found.failure
+      const present = found.success.filter((path) => path !== "manifest.json")
       const listed = manifest.files.map((file) => file.path)
       const missing = listed.find((path) => !present.includes(path))
       if (missing !== undefined) return `\`${missing}\` is missing`
@@ -211,9 +226,14 @@ const make = (root: string): Store["Service"] => {
         if ((yield* hashFile(path)) !== file.sha256)
           return `\`${file.path}\` does not have the bytes it was stored with`
       }
-      if (!manifestDigestHolds(manifest)) return "`manifest.json` does not hash to its own key"
       return undefined
     })
+
+  /** Forgets that its bytes were ever seen whole. */
+  const distrust = (artifact: string): void => {
+    verified.delete(artifact)
+    fs.rmSync(statPath(artifact), { force: true })
+  }
 
   const setAside = (artifact: string): void => {
     const grave = join(root, ".damaged")
@@ -235,8 +255,7 @@ const make = (root: string): Store["Service"] => {
         const problem = Result.isFailure(read) ? read.failure : yield* inspect(read.success, true)
         if (problem === undefined && Result.isSuccess(read)) return read.success
         onDamage?.(problem!)
-        setAside(artifact)
-        verified.delete(artifact)
+        distrust(artifact)
         return undefined
       }),
     )
@@ -247,12 +266,14 @@ const make = (root: string): Store["Service"] => {
       Effect.gen(function* () {
         const read = readManifest(artifact)
         if (read === undefined) return yield* new ArtifactDamaged({ artifact, problem: "it is not in the store" })
-        if (Result.isFailure(read)) return yield* new ArtifactDamaged({ artifact, problem: read.failure })
+        if (Result.isFailure(read)) {
+          distrust(artifact)
+          return yield* new ArtifactDamaged({ artifact, problem: read.failure })
+        }
         const trustStat = verified.has(artifact)
         const problem = yield* inspect(read.success, trustStat)
         if (problem !== undefined) {
-          setAside(artifact)
-          verified.delete(artifact)
+          distrust(artifact)
           return yield* new ArtifactDamaged({ artifact, problem })
         }
         if (!trustStat) {
@@ -266,9 +287,16 @@ const make = (root: string): Store["Service"] => {
       }),
     )
 
-  const commit = (draft: ManifestDraft, out: string, extra: Pick<Manifest, "chosen">): Effect.Effect<Manifest> =>
+  const commit = (draft: ManifestDraft, out: string, extra: Pick<Manifest, "chosen">) =>
     Effect.gen(function* () {
-      const paths = listFiles(out)
+      const found = filesOf(out)
+      if (Result.isFailure(found))
+        return yield* new StoreFailed({
+          path: out,
+          problem: found.failure,
+          hint: "an artifact holds plain files and folders alone: the step that made it is at fault",
+        })
+      const paths = found.success
       const files: Array<FileRecord> = []
       for (const path of paths) {
         const full = join(out, path)
@@ -276,7 +304,7 @@ const make = (root: string): Store["Service"] => {
         sync(full)
       }
       const manifest: Manifest = { format: 1, ...draft, ...extra, files }
-      fs.writeFileSync(join(out, "manifest.json"), `${canonicalJson(manifest)}\n`, { flush: true })
+      fs.writeFileSync(join(out, "manifest.json"), seal(manifest), { flush: true })
       fs.renameSync(out, pathOf(draft.artifact))
       sync(root)
       noteStats(draft.artifact, paths)
@@ -295,6 +323,7 @@ const make = (root: string): Store["Service"] => {
         Effect.gen(function* () {
           const before = yield* find(name)
           if (before !== undefined) return { manifest: before, made: false }
+          if (fs.existsSync(pathOf(name))) setAside(name)
           if (!options.resumable) fs.rmSync(place, { recursive: true, force: true })
           fs.mkdirSync(workplace.out, { recursive: true })
           fs.mkdirSync(workplace.scratch, { recursive: true })
@@ -326,7 +355,3 @@ const make = (root: string): Store["Service"] => {
 
   return { root, pathOf, find, verify, make: makeArtifact, list }
 }
-
-/** The folder's name is the beginning of the key: a manifest whose key was altered does not belong where it lies. */
-const manifestDigestHolds = (manifest: Manifest): boolean =>
-  manifest.artifact === `${manifest.kind}-${manifest.key.slice(0, 16)}`

@@ -1,0 +1,339 @@
+/**
+ * Named sources become a corpus: documents with a part each, and an inventory (formats in `src/model/Corpus.ts`).
+ *
+ * The split is by document, inside each training source: documents are ranked by the sha256 of their text; the first
+ * ceil(share·n) ranks are validation, the next ceil(share·n) holdout, the rest train. So a document keeps its place in the ranking
+ * whatever stands around it, and equal texts, which share a rank, always share a part (a part may grow by them).
+ * Sources for evaluation alone are validation as a whole.
+ *
+ * A source is read twice, once to rank and once to write: memory holds 32 bytes and an id a document, never a text.
+ */
+import { createHash } from "node:crypto"
+import { createReadStream } from "node:fs"
+import { mkdir, open, readFile, writeFile } from "node:fs/promises"
+import { join } from "node:path"
+import { Effect, Schema } from "effect"
+import {
+  type Document,
+  defaultSplit,
+  Inventory,
+  type Part,
+  type Role,
+  type SourceInventory,
+  type Split,
+} from "../model/Corpus.ts"
+import type { Progress } from "./BpeTrainer.ts"
+import {
+  batchesOf,
+  find,
+  forEachBatch,
+  isSourceError,
+  type LocatedSource,
+  list,
+  type SourceDocument,
+  type SourceError,
+  SourceNameUnusable,
+  SourceUnknown,
+  SourceUnreadable,
+  sha256OfFile,
+} from "./Source.ts"
+import { countCharacters, countWords } from "./Words.ts"
+
+export class SourceNamedTwice extends Schema.TaggedError<SourceNamedTwice>()("SourceNamedTwice", {
+  source: Schema.String,
+}) {
+  override get message() {
+    return `source "${this.source}" is named twice\n  hint: a source has one language and is either trained on or evaluated on (its own validation part is evaluated anyway)`
+  }
+}
+
+export class PartTooSmall extends Schema.TaggedError<PartTooSmall>()("PartTooSmall", {
+  source: Schema.String,
+  part: Schema.Literals(["train", "validation", "holdout"]),
+  documents: Schema.Int,
+  minimum: Schema.Int,
+  total: Schema.Int,
+}) {
+  override get message() {
+    const left = `source "${this.source}" has ${this.total} documents, of which ${this.documents} for ${this.part}`
+    return this.part === "train"
+      ? `${left}\n  hint: lower the split's shares or add documents`
+      : `${left}; ${this.minimum} are needed\n  hint: raise \`split.${this.part}\`, lower \`split.minimumDocuments\`, or add documents`
+  }
+}
+
+export class SourceEmpty extends Schema.TaggedError<SourceEmpty>()("SourceEmpty", {
+  source: Schema.String,
+  file: Schema.String,
+}) {
+  override get message() {
+    return `source "${this.source}": ${this.file} holds no documents\n  hint: take the source out or fill the file`
+  }
+}
+
+export class CorpusUnreadable extends Schema.TaggedError<CorpusUnreadable>()("CorpusUnreadable", {
+  path: Schema.String,
+  problem: Schema.String,
+}) {
+  override get message() {
+    return `corpus ${this.path}: ${this.problem}\n  hint: run \`exp check --repair\``
+  }
+}
+
+export class CorpusUnwritable extends Schema.TaggedError<CorpusUnwritable>()("CorpusUnwritable", {
+  path: Schema.String,
+  problem: Schema.String,
+}) {
+  override get message() {
+    return `${this.path} cannot be written: ${this.problem}\n  hint: see that the disk has room and the folder may be written`
+  }
+}
+
+export const problemOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
+
+export interface CorpusRequest {
+  /** Folder of `<source>.<ext>`, or one file. */
+  readonly from: string
+  /** Where a source in the language `code` is looked for that `from` does not have: people bring texts, hardly ever code. */
+  readonly fallback?: string | undefined
+  /** Sources by language. */
+  readonly train: { readonly [language: string]: ReadonlyArray<string> }
+  readonly evaluate?: { readonly [language: string]: ReadonlyArray<string> } | undefined
+  readonly split?: Split | undefined
+  /** An empty folder. */
+  readonly out: string
+  /** Documents read and, of them all, how many there will be (twice each: ranking, writing). */
+  readonly progress?: Progress | undefined
+}
+
+/** What code is declared as where other sources have a language. */
+const CODE = "code"
+
+interface Wanted {
+  readonly source: string
+  readonly language: string
+  readonly role: Role
+}
+
+const byCodeUnit = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0)
+
+/** Languages sorted, sources as listed: the order may not hang on the spelling of an object. */
+const wantedOf = ({ train, evaluate }: Pick<CorpusRequest, "train" | "evaluate">): ReadonlyArray<Wanted> =>
+  (["train", "evaluate"] as const).flatMap((role) =>
+    Object.entries((role === "train" ? train : evaluate) ?? {})
+      .sort(([a], [b]) => byCodeUnit(a, b))
+      .flatMap(([language, sources]) => sources.map((source) => ({ source, language, role }))),
+  )
+
+/** The part of every document, given the sha256 of their texts in order. */
+export const split = (
+  hashes: ReadonlyArray<string>,
+  { validation, holdout }: Pick<Split, "validation" | "holdout">,
+): ReadonlyArray<Part> => {
+  const ranked = hashes.map((hash, index) => ({ hash, index })).sort((a, b) => byCodeUnit(a.hash, b.hash))
+  // 0.07 · 100 is 7.000000000000001: not 8 documents
+  const share = (part: number) => Math.ceil(part * hashes.length - 1e-9)
+  const parts = new Array<Part>(hashes.length)
+  const filled = { train: 0, validation: 0, holdout: 0 }
+  let part: Part = "train"
+  for (const [rank, { hash, index }] of ranked.entries()) {
+    if (rank === 0 || ranked[rank - 1]!.hash !== hash)
+      part =
+        filled.validation < share(validation) ? "validation" : filled.holdout < share(holdout) ? "holdout" : "train"
+    parts[index] = part
+    filled[part]++
+  }
+  return parts
+}
+
+const none = () => ({ documents: 0, bytes: 0, characters: 0, words: 0 })
+
+const located = Effect.fnUntraced(function* (request: Pick<CorpusRequest, "from" | "fallback" | "train" | "evaluate">) {
+  const { from, fallback } = request
+  const wanted = wantedOf(request)
+  for (const [index, { source }] of wanted.entries()) {
+    if (wanted.findIndex((other) => other.source === source) !== index) return yield* new SourceNamedTwice({ source })
+    // a name becomes a file name: it may not climb out of the folder
+    if (/[/\\\0]/.test(source) || source.startsWith("."))
+      return yield* new SourceNameUnusable({ source, file: "experiment" })
+  }
+  const listing = yield* list(from)
+  const fallbackListing = fallback === undefined ? undefined : yield* Effect.option(list(fallback))
+  const files: Array<Wanted & { readonly file: LocatedSource }> = []
+  for (const each of wanted) {
+    const file = yield* find(from, listing, each.source).pipe(
+      Effect.catchTag("SourceUnknown", (unknown) =>
+        each.language !== CODE || fallback === undefined || fallbackListing === undefined || fallbackListing._tag === "None"
+          ? Effect.fail(unknown)
+          : find(fallback, fallbackListing.value, each.source).pipe(
+              // the folder the user named is the one to talk about
+              Effect.catchTag("SourceUnknown", (elsewhere) =>
+                Effect.fail(
+                  new SourceUnknown({
+                    source: unknown.source,
+                    path: unknown.path,
+                    available: [...new Set([...unknown.available, ...elsewhere.available])].sort(byCodeUnit),
+                  }),
+                ),
+              ),
+            ),
+      ),
+    )
+    files.push({ ...each, file })
+  }
+  return { listing, files }
+})
+
+/** By source, the file it is read from and that file's sha256: what of a corpus' outside bears identity. */
+export const fingerprints = Effect.fn("data.fingerprints")(function* (
+  request: Pick<CorpusRequest, "from" | "fallback" | "train" | "evaluate">,
+) {
+  const { files } = yield* located(request)
+  const sums = new Map<string, string>()
+  const prints: Array<readonly [string, { readonly file: string; readonly sha256: string }]> = []
+  for (const { source, file } of files) {
+    const sha256 = sums.get(file.path) ?? (yield* sha256OfFile(file.path))
+    sums.set(file.path, sha256)
+    prints.push([source, { file: file.file, sha256 }])
+  }
+  return Object.fromEntries(prints)
+})
+
+export const buildCorpus = Effect.fn("data.buildCorpus")(function* (request: CorpusRequest) {
+  const { out, progress, split: shares = defaultSplit } = request
+  const { listing, files } = yield* located(request)
+  const writing = (path: string) => (cause: unknown) => new CorpusUnwritable({ path, problem: problemOf(cause) })
+  yield* Effect.tryPromise({ try: () => mkdir(join(out, "documents"), { recursive: true }), catch: writing(out) })
+
+  const sources: Array<SourceInventory> = []
+  let read = 0
+  let expected = 0
+  for (const { source, language, role, file } of files) {
+    const sha256 = yield* sha256OfFile(file.path)
+    const hashes: Array<string> = []
+    yield* forEachBatch(file, language, (documents) => {
+      for (const { text } of documents) hashes.push(createHash("sha256").update(text).digest("hex"))
+      read += documents.length
+      progress?.(read, expected + hashes.length * 2)
+    })
+    expected += hashes.length * 2
+    if (hashes.length === 0) return yield* new SourceEmpty({ source, file: file.file })
+    const parts = role === "evaluate" ? new Array<Part>(hashes.length).fill("validation") : split(hashes, shares)
+    if (role === "train")
+      for (const part of ["validation", "holdout", "train"] as const) {
+        const documents = parts.filter((each) => each === part).length
+        const minimum = part === "train" ? 1 : shares[part] > 0 ? shares.minimumDocuments : 0
+        if (documents < minimum)
+          return yield* new PartTooSmall({ source, part, documents, minimum, total: hashes.length })
+      }
+
+    const licenses = new Map<string, number>()
+    const attributions = new Set<string>()
+    const counts = { train: none(), validation: none(), holdout: none() }
+    const path = join(out, "documents", `${source}.jsonl`)
+    let index = 0
+    const lineOf = ({ id, text, license, attribution }: SourceDocument): string => {
+      const part = parts[index++]!
+      const count = counts[part]
+      count.documents++
+      count.bytes += Buffer.byteLength(text)
+      count.characters += countCharacters(text)
+      count.words += countWords(text)
+      licenses.set(license, (licenses.get(license) ?? 0) + 1)
+      if (attribution !== undefined) attributions.add(attribution)
+      const document: Document = { id, text, source, language, license, part }
+      return `${JSON.stringify(document)}\n`
+    }
+    yield* Effect.tryPromise({
+      try: async (signal) => {
+        const handle = await open(path, "w")
+        try {
+          for await (const documents of batchesOf(file, language)) {
+            if (signal.aborted) return
+            if (index + documents.length > parts.length) break
+            await handle.write(documents.map(lineOf).join(""))
+            read += documents.length
+            progress?.(read, expected)
+          }
+        } finally {
+          await handle.close()
+        }
+      },
+      catch: (cause) => (isSourceError(cause) ? cause : writing(path)(cause)),
+    })
+    if (index !== parts.length || sha256 !== (yield* sha256OfFile(file.path)))
+      return yield* new SourceUnreadable({ file: file.file, problem: "it was changed while it was read" })
+    sources.push({
+      source,
+      language,
+      role,
+      file: file.file,
+      sha256,
+      licenses: Object.fromEntries([...licenses].sort(([a], [b]) => byCodeUnit(a, b))),
+      attributions: [...attributions].sort(byCodeUnit),
+      parts: counts,
+    })
+  }
+
+  const named = new Set(files.map(({ file }) => `${file.path}\n${file.source}`))
+  const leftAlone = [
+    ...listing.others,
+    ...[...listing.sources.values()]
+      .flat()
+      .filter((file) => !named.has(`${file.path}\n${file.source}`))
+      .map((file) => (file.shared ? `${file.file}#${file.source}` : file.file)),
+  ].sort(byCodeUnit)
+  const inventory: Inventory = { sources }
+  yield* Effect.tryPromise({
+    try: () => writeFile(join(out, "inventory.json"), `${JSON.stringify(inventory, null, 2)}\n`),
+    catch: writing(out),
+  })
+  // What lies beside the sources is worth saying, and no part of the corpus: it must change no byte of it.
+  return { ...inventory, leftAlone }
+})
+
+export const readInventory = Effect.fn("data.readInventory")(function* (folder: string) {
+  const unreadable = (cause: unknown) => new CorpusUnreadable({ path: folder, problem: problemOf(cause) })
+  const text = yield* Effect.tryPromise({
+    try: () => readFile(join(folder, "inventory.json"), "utf8"),
+    catch: unreadable,
+  })
+  return yield* Schema.decodeUnknownEffect(Schema.fromJsonString(Inventory))(text).pipe(Effect.mapError(unreadable))
+})
+
+/** The documents of one source of a corpus artifact, in batches. Throws plain errors: the callers here make `CorpusUnreadable` of them. */
+export async function* corpusBatches(folder: string, source: string): AsyncGenerator<ReadonlyArray<Document>> {
+  let held: Array<Buffer> = []
+  // a line is cut at its byte 0x0A, so no character is ever cut in two
+  for await (const chunk of createReadStream(join(folder, "documents", `${source}.jsonl`), {
+    highWaterMark: 1 << 18,
+  })) {
+    const bytes = chunk as Buffer
+    const end = bytes.lastIndexOf(10)
+    if (end === -1) {
+      held.push(bytes)
+      continue
+    }
+    const lines = Buffer.concat([...held, bytes.subarray(0, end)]).toString("utf8")
+    held = [bytes.subarray(end + 1)]
+    yield lines.split("\n").map((line) => JSON.parse(line) as Document)
+  }
+  if (held.some((bytes) => bytes.length > 0)) throw new Error(`documents/${source}.jsonl ends in the middle of a line`)
+}
+
+export const forEachDocument = (
+  folder: string,
+  source: string,
+  f: (document: Document) => void,
+): Effect.Effect<void, CorpusUnreadable> =>
+  Effect.tryPromise({
+    try: async (signal) => {
+      for await (const documents of corpusBatches(folder, source)) {
+        if (signal.aborted) return
+        for (const document of documents) f(document)
+      }
+    },
+    catch: (cause) => new CorpusUnreadable({ path: folder, problem: problemOf(cause) }),
+  })
+
+export type CorpusError = SourceError | SourceNamedTwice | PartTooSmall | SourceEmpty | CorpusUnwritable

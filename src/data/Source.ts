@@ -1,0 +1,517 @@
+/**
+ * Where texts come from: a folder of `<source>.<ext>`, or one file whose records say in `source` which source they belong to
+ * (a record without that field belongs to the source named like the file).
+ *
+ * | extension              | a document is                                                                                  |
+ * |------------------------|------------------------------------------------------------------------------------------------|
+ * | `.jsonl`, `.jsonl.gz`  | a line: a JSON object; blank lines are skipped                                                  |
+ * | `.parquet`             | a row (hyparquet; every codec of hyparquet-compressors)                                         |
+ * | `.txt`                 | what stands between lines that hold `---` and nothing else; a file without one is one document  |
+ *
+ * A blank line does not part documents in `.txt`: paragraphs have them. Line feeds around a document are not part of it.
+ *
+ * Fields: `text` (needed), `id` (else `<source>:<record number>`), `lang`, `license` (else `NOASSERTION`, as SPDX has it),
+ * `attribution` or `origin`. A field that is `null` is absent. Other fields are not looked at. Only own fields count, so a key
+ * `__proto__` is a field like any other. Lone surrogates (possible through JSON escapes) become U+FFFD.
+ *
+ * Files are read as streams, parquet in slices of a row group: memory holds a batch, not a file.
+ */
+import { createHash } from "node:crypto"
+import { createReadStream } from "node:fs"
+import { readdir, stat } from "node:fs/promises"
+import { basename, join } from "node:path"
+import { createGunzip } from "node:zlib"
+import { Effect, Schema, Stream } from "effect"
+import { didYouMean } from "../model/DidYouMean.ts"
+
+export const noLicense = "NOASSERTION"
+
+export class SourceFolderMissing extends Schema.TaggedError<SourceFolderMissing>()("SourceFolderMissing", {
+  path: Schema.String,
+}) {
+  override get message() {
+    return `there is no file or folder \`${this.path}\`\n  hint: \`from\` is a folder of \`<source>.jsonl\` (or .jsonl.gz, .parquet, .txt), or one such file`
+  }
+}
+
+export class SourceUnknown extends Schema.TaggedError<SourceUnknown>()("SourceUnknown", {
+  source: Schema.String,
+  path: Schema.String,
+  available: Schema.Array(Schema.String),
+}) {
+  override get message() {
+    const near = didYouMean(this.source, this.available)
+    const there = this.available.length === 0 ? "holds no source" : `has ${this.available.join(", ")}`
+    return `source "${this.source}" is not in \`${this.path}\`, which ${there}\n  hint: ${near === undefined ? `add \`${this.source}.jsonl\` or take its name out` : `did you mean "${near}"?`}`
+  }
+}
+
+export class SourceAmbiguous extends Schema.TaggedError<SourceAmbiguous>()("SourceAmbiguous", {
+  source: Schema.String,
+  files: Schema.Array(Schema.String),
+}) {
+  override get message() {
+    return `source "${this.source}" has ${this.files.length} files: ${this.files.join(", ")}\n  hint: keep one of them`
+  }
+}
+
+export class SourceNameUnusable extends Schema.TaggedError<SourceNameUnusable>()("SourceNameUnusable", {
+  source: Schema.String,
+  file: Schema.String,
+}) {
+  override get message() {
+    return `${this.file}: ${JSON.stringify(this.source)} cannot name a source\n  hint: use letters, digits, "_", "-" and "."; it becomes a file name`
+  }
+}
+
+export class SourceFormatUnknown extends Schema.TaggedError<SourceFormatUnknown>()("SourceFormatUnknown", {
+  file: Schema.String,
+}) {
+  override get message() {
+    return `${this.file}: no reader for this extension\n  hint: use .jsonl, .jsonl.gz, .parquet or .txt`
+  }
+}
+
+const at = { file: Schema.String, record: Schema.Int }
+
+export class SourceNotUtf8 extends Schema.TaggedError<SourceNotUtf8>()("SourceNotUtf8", at) {
+  override get message() {
+    return `${this.file}, record ${this.record}: not UTF-8\n  hint: convert the file, for instance with \`iconv -f latin1 -t utf-8\``
+  }
+}
+
+export class SourceNotJson extends Schema.TaggedError<SourceNotJson>()("SourceNotJson", {
+  ...at,
+  problem: Schema.String,
+}) {
+  override get message() {
+    return `${this.file}, line ${this.record}: ${this.problem}\n  hint: every line is one JSON object with a field \`text\``
+  }
+}
+
+export class SourceFieldInvalid extends Schema.TaggedError<SourceFieldInvalid>()("SourceFieldInvalid", {
+  ...at,
+  field: Schema.String,
+  problem: Schema.String,
+}) {
+  override get message() {
+    return `${this.file}, record ${this.record}: \`${this.field}\` ${this.problem}\n  hint: ${this.field === "text" ? "give the record a text or take it out" : `write \`${this.field}\` as a string or leave it out`}`
+  }
+}
+
+export class SourceLanguageMismatch extends Schema.TaggedError<SourceLanguageMismatch>()("SourceLanguageMismatch", {
+  ...at,
+  declared: Schema.String,
+  found: Schema.String,
+}) {
+  override get message() {
+    return `${this.file}, record ${this.record}: \`lang\` is "${this.found}", the experiment says "${this.declared}"\n  hint: list the source under its own language, or correct the record`
+  }
+}
+
+export class SourceIdRepeated extends Schema.TaggedError<SourceIdRepeated>()("SourceIdRepeated", {
+  ...at,
+  id: Schema.String,
+}) {
+  override get message() {
+    return `${this.file}, record ${this.record}: id ${JSON.stringify(this.id)} was there before\n  hint: ids are unique in a source; leave \`id\` out to have records numbered`
+  }
+}
+
+export class SourceCorrupt extends Schema.TaggedError<SourceCorrupt>()("SourceCorrupt", {
+  ...at,
+  problem: Schema.String,
+}) {
+  override get message() {
+    return `${this.file}, after record ${this.record}: ${this.problem}\n  hint: the file is damaged or cut short; fetch it again`
+  }
+}
+
+export class SourceUnreadable extends Schema.TaggedError<SourceUnreadable>()("SourceUnreadable", {
+  file: Schema.String,
+  problem: Schema.String,
+}) {
+  override get message() {
+    return `${this.file}: ${this.problem}\n  hint: see that the file is there and may be read`
+  }
+}
+
+export const SourceError = Schema.Union([
+  SourceFolderMissing,
+  SourceUnknown,
+  SourceAmbiguous,
+  SourceNameUnusable,
+  SourceFormatUnknown,
+  SourceNotUtf8,
+  SourceNotJson,
+  SourceFieldInvalid,
+  SourceLanguageMismatch,
+  SourceIdRepeated,
+  SourceCorrupt,
+  SourceUnreadable,
+])
+export type SourceError = typeof SourceError.Type
+export const isSourceError = Schema.is(SourceError)
+
+/** Foreign code throws anything; the readers below throw their own errors, which pass. */
+const sourceErrorOf =
+  (file: string) =>
+  (cause: unknown): SourceError =>
+    isSourceError(cause)
+      ? cause
+      : new SourceUnreadable({ file, problem: cause instanceof Error ? cause.message : String(cause) })
+
+export interface SourceDocument {
+  readonly id: string
+  readonly text: string
+  readonly language: string | undefined
+  readonly license: string
+  readonly attribution: string | undefined
+  /** Line or row, from 1. */
+  readonly record: number
+}
+
+type Format = "jsonl" | "jsonl.gz" | "parquet" | "txt"
+
+export interface LocatedSource {
+  readonly source: string
+  readonly path: string
+  /** Base name of the file. */
+  readonly file: string
+  readonly format: Format
+  /** The file holds several sources: its records are to be told apart by their field. */
+  readonly shared: boolean
+}
+
+const formatOf = (file: string): { readonly stem: string; readonly format: Format } | undefined => {
+  const match = /^(.+)\.(jsonl\.gz|jsonl|parquet|txt)$/.exec(file)
+  return match === null ? undefined : { stem: match[1]!, format: match[2] as Format }
+}
+
+/** A source becomes a file name, so it must not climb out of its folder or hide. */
+const usableName = /^[\p{L}\p{N}_][\p{L}\p{N}_.-]*$/u
+
+const MAX_LINE = 512 * 1024 * 1024
+
+/** Batches of lines without their line feed, numbered from 1; a byte order mark at the start is left out. */
+async function* linesOf(path: string, file: string, zipped: boolean) {
+  const input = createReadStream(path, { highWaterMark: 1 << 18 })
+  const bytes = zipped ? input.pipe(createGunzip({ chunkSize: 1 << 18 })) : input
+  if (zipped) input.on("error", (error) => bytes.destroy(error))
+  let line = 1
+  let held: Array<Buffer> = []
+  let heldBytes = 0
+  const take = (end: Buffer) => {
+    const whole = held.length === 0 ? end : Buffer.concat([...held, end])
+    held = []
+    heldBytes = 0
+    const marked = line === 1 && whole[0] === 0xef && whole[1] === 0xbb && whole[2] === 0xbf
+    return { number: line++, bytes: marked ? whole.subarray(3) : whole }
+  }
+  try {
+    for await (const chunk of bytes as AsyncIterable<Buffer>) {
+      const lines: Array<{ readonly number: number; readonly bytes: Buffer }> = []
+      let start = 0
+      for (let end = chunk.indexOf(10); end !== -1; end = chunk.indexOf(10, start)) {
+        lines.push(take(chunk.subarray(start, end)))
+        start = end + 1
+      }
+      held.push(chunk.subarray(start))
+      heldBytes += chunk.length - start
+      if (heldBytes > MAX_LINE) throw new SourceCorrupt({ file, record: line, problem: "a line is longer than 512 MB" })
+      if (lines.length > 0) yield lines
+    }
+    if (heldBytes > 0) yield [take(Buffer.alloc(0))]
+  } catch (cause) {
+    const code = cause instanceof Error && "code" in cause ? String(cause.code) : ""
+    if (code.startsWith("Z_")) throw new SourceCorrupt({ file, record: line - 1, problem: (cause as Error).message })
+    throw cause
+  } finally {
+    input.destroy()
+    bytes.destroy()
+  }
+}
+
+/** Fields of a record before anything is known about them. */
+interface Fields {
+  readonly record: number
+  readonly get: (name: string) => unknown
+}
+
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+const decodeUtf8 = (bytes: Uint8Array, file: string, record: number): string => {
+  try {
+    return decoder.decode(bytes)
+  } catch {
+    throw new SourceNotUtf8({ file, record })
+  }
+}
+
+async function* jsonRecords({ path, file, format }: LocatedSource): AsyncGenerator<ReadonlyArray<Fields>> {
+  for await (const lines of linesOf(path, file, format === "jsonl.gz")) {
+    const records: Array<Fields> = []
+    for (const { number, bytes } of lines) {
+      const text = decodeUtf8(bytes, file, number)
+      if (text.trim() === "") continue
+      let value: unknown
+      try {
+        value = JSON.parse(text)
+      } catch (cause) {
+        throw new SourceNotJson({ file, record: number, problem: (cause as Error).message })
+      }
+      if (typeof value !== "object" || value === null || Array.isArray(value))
+        throw new SourceNotJson({ file, record: number, problem: "not a JSON object" })
+      const object = value as Record<string, unknown>
+      records.push({ record: number, get: (name) => (Object.hasOwn(object, name) ? object[name] : undefined) })
+    }
+    yield records
+  }
+}
+
+async function* textRecords({ path, file }: LocatedSource): AsyncGenerator<ReadonlyArray<Fields>> {
+  let lines: Array<string> = []
+  let record = 0
+  const finished = (): ReadonlyArray<Fields> => {
+    const text = lines.join("\n").replace(/^[\r\n]+|[\r\n]+$/g, "")
+    lines = []
+    if (text.trim() === "") return []
+    record++
+    return [{ record, get: (name) => (name === "text" ? text : undefined) }]
+  }
+  for await (const batch of linesOf(path, file, false)) {
+    const records: Array<Fields> = []
+    for (const { bytes } of batch) {
+      const line = decodeUtf8(bytes, file, record + 1)
+      if (line.trimEnd() === "---") records.push(...finished())
+      else lines.push(line)
+    }
+    yield records
+  }
+  yield finished()
+}
+
+const FIELDS = ["id", "text", "source", "lang", "license", "attribution", "origin"]
+/** Bytes of a row group decoded at once. Every slice reads the group's pages again, so slices are large. */
+const SLICE = 128 * 1024 * 1024
+
+async function* parquetRecords({ path, file }: LocatedSource): AsyncGenerator<ReadonlyArray<Fields>> {
+  const { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } = await import("hyparquet")
+  const { compressors } = await import("hyparquet-compressors")
+  let record = 0
+  // strings stay bytes until here: hyparquet would replace what is not UTF-8 without a word
+  const parsers = { stringFromBytes: (bytes: Uint8Array | undefined) => bytes }
+  try {
+    const buffer = await asyncBufferFromFile(path)
+    const metadata = await parquetMetadataAsync(buffer)
+    const present = new Set(metadata.schema.slice(1).map((element) => element.name))
+    const columns = FIELDS.filter((name) => present.has(name))
+    if (!present.has("text"))
+      throw new SourceFieldInvalid({ file, record: 1, field: "text", problem: "is no column of this file" })
+    let groupStart = 0
+    for (const group of metadata.row_groups) {
+      const groupEnd = groupStart + Number(group.num_rows)
+      const slices = Math.ceil(Number(group.total_byte_size) / SLICE) || 1
+      const step = Math.max(1, Math.ceil((groupEnd - groupStart) / slices))
+      for (let start = groupStart; start < groupEnd; start += step) {
+        const rows = await parquetReadObjects({
+          file: buffer,
+          metadata,
+          columns,
+          compressors,
+          parsers,
+          useOffsetIndex: true,
+          rowStart: start,
+          rowEnd: Math.min(start + step, groupEnd),
+        })
+        yield rows.map((row) => {
+          const number = ++record
+          return {
+            record: number,
+            get: (name) => {
+              const value: unknown = Object.hasOwn(row, name) ? row[name] : undefined
+              return value instanceof Uint8Array ? decodeUtf8(value, file, number) : value
+            },
+          }
+        })
+      }
+      groupStart = groupEnd
+    }
+  } catch (cause) {
+    if (isSourceError(cause)) throw cause
+    const code = cause instanceof Error && "code" in cause ? String(cause.code) : ""
+    if (code === "ENOENT" || code === "EACCES" || code === "EISDIR") throw cause
+    throw new SourceCorrupt({ file, record, problem: cause instanceof Error ? cause.message : String(cause) })
+  }
+}
+
+const recordsOf = (located: LocatedSource): AsyncGenerator<ReadonlyArray<Fields>> =>
+  located.format === "parquet"
+    ? parquetRecords(located)
+    : located.format === "txt"
+      ? textRecords(located)
+      : jsonRecords(located)
+
+const sourceOf = (file: string, fields: Fields): string => {
+  const value = fields.get("source")
+  if (value === undefined || value === null) return formatOf(file)?.stem ?? file
+  if (typeof value === "string" && usableName.test(value)) return value
+  throw new SourceNameUnusable({ file, source: String(value) })
+}
+
+const documentOf = ({ file, source }: LocatedSource, fields: Fields): SourceDocument => {
+  const { record } = fields
+  const text = (name: string): string | undefined => {
+    const value = fields.get(name) ?? undefined
+    if (value === undefined || typeof value === "string") return value?.toWellFormed()
+    throw new SourceFieldInvalid({
+      file,
+      record,
+      field: name,
+      problem: `is ${JSON.stringify(typeof value)}, not a string`,
+    })
+  }
+  const body = text("text")
+  if (body === undefined || body.trim() === "")
+    throw new SourceFieldInvalid({
+      file,
+      record,
+      field: "text",
+      problem: body === undefined ? "is missing" : "is empty",
+    })
+  const given = fields.get("id")
+  const id = typeof given === "number" || typeof given === "bigint" ? String(given) : text("id")
+  return {
+    id: id === undefined || id === "" ? `${source}:${record}` : id,
+    text: body,
+    language: text("lang"),
+    license: text("license") || noLicense,
+    attribution: text("attribution") || text("origin") || undefined,
+    record,
+  }
+}
+
+/** Documents in batches; throws a `SourceError` (or what the file system says). */
+export async function* batchesOf(
+  located: LocatedSource,
+  language: string | undefined,
+): AsyncGenerator<ReadonlyArray<SourceDocument>> {
+  const { file, shared, source } = located
+  const ids = new Set<string>()
+  for await (const records of recordsOf(located)) {
+    const documents: Array<SourceDocument> = []
+    for (const fields of records) {
+      if (shared && sourceOf(file, fields) !== source) continue
+      const document = documentOf(located, fields)
+      const { id, record } = document
+      if (language !== undefined && document.language !== undefined && document.language !== language)
+        throw new SourceLanguageMismatch({ file, record, declared: language, found: document.language })
+      if (ids.has(id)) throw new SourceIdRepeated({ file, record, id })
+      ids.add(id)
+      documents.push(document)
+    }
+    if (documents.length > 0) yield documents
+  }
+}
+
+/** The documents of a source in the order of its file. With `language`, a record that says another one is an error. */
+export const documentsOf = (
+  located: LocatedSource,
+  options: { readonly language?: string } = {},
+): Stream.Stream<SourceDocument, SourceError> =>
+  Stream.fromAsyncIterable(batchesOf(located, options.language), sourceErrorOf(located.file)).pipe(
+    Stream.flattenIterable,
+  )
+
+/** Runs over all batches; between two the event loop turns. */
+export const forEachBatch = (
+  located: LocatedSource,
+  language: string | undefined,
+  f: (documents: ReadonlyArray<SourceDocument>) => void,
+): Effect.Effect<void, SourceError> =>
+  Effect.tryPromise({
+    try: async (signal) => {
+      for await (const documents of batchesOf(located, language)) {
+        if (signal.aborted) return
+        f(documents)
+      }
+    },
+    catch: sourceErrorOf(located.file),
+  })
+
+interface Listing {
+  /** By source name, all files that could be it. */
+  readonly sources: ReadonlyMap<string, ReadonlyArray<LocatedSource>>
+  /** Base names of all other visible files. */
+  readonly others: ReadonlyArray<string>
+  readonly shared: boolean
+}
+
+const byCodeUnit = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0)
+
+/** What lies in a folder, or in one file (which is read through once for its `source` fields). */
+export const list = Effect.fn("data.list")(function* (from: string) {
+  return yield* Effect.tryPromise({
+    try: async (): Promise<Listing> => {
+      const found = await stat(from).catch(() => undefined)
+      if (found === undefined) throw new SourceFolderMissing({ path: from })
+      const sources = new Map<string, Array<LocatedSource>>()
+      const others: Array<string> = []
+      if (found.isDirectory()) {
+        const entries = await readdir(from, { withFileTypes: true })
+        for (const file of entries
+          .filter((entry) => !entry.isDirectory() && !entry.name.startsWith("."))
+          .map((entry) => entry.name)
+          .sort(byCodeUnit)) {
+          const format = formatOf(file)
+          if (format === undefined || !usableName.test(format.stem)) others.push(file)
+          else {
+            const located = { source: format.stem, path: join(from, file), file, format: format.format, shared: false }
+            sources.set(format.stem, [...(sources.get(format.stem) ?? []), located])
+          }
+        }
+        return { sources, others, shared: false }
+      }
+      const file = basename(from)
+      const format = formatOf(file)
+      if (format === undefined) throw new SourceFormatUnknown({ file })
+      const whole: LocatedSource = { source: format.stem, path: from, file, format: format.format, shared: true }
+      for await (const records of recordsOf(whole))
+        for (const fields of records) {
+          const source = sourceOf(file, fields)
+          if (!sources.has(source)) sources.set(source, [{ ...whole, source }])
+        }
+      return { sources, others, shared: true }
+    },
+    catch: sourceErrorOf(from),
+  })
+})
+
+/** The file of a source. */
+export const find = Effect.fnUntraced(function* (from: string, listing: Listing, source: string) {
+  const [located, ...more] = listing.sources.get(source) ?? []
+  if (located === undefined) {
+    const unread = listing.others.find((file) => file.startsWith(`${source}.`))
+    if (unread !== undefined) return yield* new SourceFormatUnknown({ file: unread })
+    return yield* new SourceUnknown({ source, path: from, available: [...listing.sources.keys()].sort(byCodeUnit) })
+  }
+  if (more.length > 0) return yield* new SourceAmbiguous({ source, files: [located, ...more].map((each) => each.file) })
+  return located
+})
+
+/** sha256 of a file's bytes. */
+export const sha256OfFile = (path: string): Effect.Effect<string, SourceUnreadable> =>
+  Effect.tryPromise({
+    try: async () => {
+      const hash = createHash("sha256")
+      for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer)
+      return hash.digest("hex")
+    },
+    catch: (cause) =>
+      new SourceUnreadable({ file: path, problem: cause instanceof Error ? cause.message : String(cause) }),
+  })
+
+/** The file of a source and the sha256 of its content: what an experiment's key is made of. */
+export const locate = Effect.fn("data.locate")(function* (from: string, source: string) {
+  const located = yield* find(from, yield* list(from), source)
+  return { ...located, sha256: yield* sha256OfFile(located.path) }
+})

@@ -1,0 +1,258 @@
+/**
+ * Our own WebAssembly kernels, linked to the heap of tfjs's wasm backend: tfjs allocates and frees tensors, these compute on them.
+ *
+ * Why not tfjs's own: its matMul runs at 25–46 GFLOP/s a thread and at 1–2 with a transposed or batched operand; ours makes 50 in
+ * all layouts. `kernels.wasm` is compiled from `kernels/assembly` (`kernels/build.ts`); it has no static memory, or it would write
+ * over tfjs's.
+ */
+import { readFileSync } from "node:fs"
+import "@tensorflow/tfjs-backend-wasm"
+import * as tf from "@tensorflow/tfjs-core"
+import { LAYER_NORM_EPSILON } from "../../model/Architecture.ts"
+import { registerGradients, type Sequences } from "./Ops.ts"
+
+type Numbers<Count extends number, All extends ReadonlyArray<number> = []> = All["length"] extends Count
+  ? All
+  : Numbers<Count, readonly [...All, number]>
+type Kernel<Count extends number> = (...pointersAndSizes: Numbers<Count>) => void
+
+/** Pointers are byte addresses; the meaning of the arguments is told in `kernels/assembly`. */
+export interface Kernels {
+  readonly gemm: Kernel<13>
+  readonly gemmThin: Kernel<9>
+  readonly transpose: Kernel<4>
+  readonly add: Kernel<4>
+  readonly addBias: Kernel<4>
+  readonly columnSums: Kernel<4>
+  readonly layerNorm: Kernel<8>
+  readonly layerNormGradient: Kernel<9>
+  readonly gelu: Kernel<3>
+  readonly geluGradient: Kernel<4>
+  readonly attention: Kernel<8>
+  readonly attentionGradient: Kernel<9>
+  readonly attendCached: Kernel<8>
+  readonly fillCache: Kernel<5>
+  readonly logSumExp: Kernel<4>
+  readonly crossEntropyGradient: Kernel<7>
+  readonly embedding: Kernel<7>
+  readonly embeddingGradient: Kernel<9>
+  readonly gemmScratchBytes: () => number
+  readonly attentionScratchBytes: (length: number) => number
+}
+
+/** The parts of tfjs's wasm backend that we rely on; not in its public types, checked when it is opened. */
+interface WasmBackend {
+  readonly wasm: {
+    readonly asm: { readonly memory: WebAssembly.Memory }
+    /** Replaced when the memory grows: never keep it. */
+    readonly HEAPF32: Float32Array
+    readonly HEAP32: Int32Array
+    readonly _malloc: (bytes: number) => number
+    readonly _free: (address: number) => void
+  }
+  readonly dataIdMap: { get(dataId: object): { readonly memoryOffset: number } }
+  makeOutput(shape: ReadonlyArray<number>, dtype: tf.DataType): tf.TensorInfo
+}
+
+export class Heap {
+  readonly backend: WasmBackend
+  readonly kernels: Kernels
+  /** Scratch for packed panels of matrix products, kept for good. */
+  readonly packing: number
+  #scratch = { address: 0, bytes: 0 }
+
+  constructor(backend: WasmBackend) {
+    this.backend = backend
+    const module = new WebAssembly.Module(readFileSync(new URL("./kernels/kernels.wasm", import.meta.url)))
+    const instance = new WebAssembly.Instance(module, { env: { memory: backend.wasm.asm.memory } })
+    this.kernels = instance.exports as unknown as Kernels
+    this.packing = this.allocate(this.kernels.gemmScratchBytes())
+  }
+
+  allocate(bytes: number): number {
+    const address = this.backend.wasm._malloc(bytes) >>> 0
+    if (address === 0)
+      throw new RangeError(`tfjs-wasm: no ${bytes} bytes left of the 4 GiB that WebAssembly can address`)
+    return address
+  }
+  free(address: number): void {
+    this.backend.wasm._free(address)
+  }
+  /** Scratch whose contents last until the next call. */
+  scratch(bytes: number): number {
+    if (bytes > this.#scratch.bytes) {
+      if (this.#scratch.address !== 0) this.free(this.#scratch.address)
+      this.#scratch = { address: this.allocate(bytes), bytes }
+    }
+    return this.#scratch.address
+  }
+  address(tensor: tf.TensorInfo): number {
+    return this.backend.dataIdMap.get(tensor.dataId).memoryOffset
+  }
+  output(shape: ReadonlyArray<number>, dtype: tf.DataType = "float32"): tf.TensorInfo {
+    const info = this.backend.makeOutput(shape, dtype)
+    if (this.address(info) === 0)
+      throw new RangeError(
+        `tfjs-wasm: no room for ${shape.join("×")} numbers in the 4 GiB that WebAssembly can address`,
+      )
+    return info
+  }
+  /** A view that dies with the next allocation. */
+  floats(address: number, length: number): Float32Array {
+    return this.backend.wasm.HEAPF32.subarray(address >>> 2, (address >>> 2) + length)
+  }
+  integers(address: number, length: number): Int32Array {
+    return this.backend.wasm.HEAP32.subarray(address >>> 2, (address >>> 2) + length)
+  }
+  get bytes(): number {
+    return this.backend.wasm.asm.memory.buffer.byteLength
+  }
+}
+
+let opened: Promise<Heap> | undefined
+
+/** Starts tfjs's wasm backend in this thread (once) and registers the custom kernels. */
+export const openHeap = (): Promise<Heap> => {
+  opened ??= (async () => {
+    await tf.setBackend("wasm")
+    await tf.ready()
+    const backend = tf.backend() as unknown as WasmBackend
+    if (!(backend.wasm?.asm?.memory instanceof WebAssembly.Memory) || typeof backend.makeOutput !== "function")
+      throw new Error(`tfjs-backend-wasm ${tf.version_core} does not show its memory`)
+    const heap = new Heap(backend)
+    register(heap)
+    return heap
+  })()
+  return opened
+}
+
+const register = (heap: Heap): void => {
+  const { kernels } = heap
+  const kernel = (
+    kernelName: string,
+    compute: (inputs: Record<string, tf.TensorInfo>, attrs: Sequences) => tf.TensorInfo | Array<tf.TensorInfo>,
+  ) =>
+    tf.registerKernel({
+      kernelName,
+      backendName: "wasm",
+      kernelFunc: ({ inputs, attrs }) =>
+        compute(inputs as Record<string, tf.TensorInfo>, (attrs ?? {}) as unknown as Sequences),
+    })
+  const at = (tensor: tf.TensorInfo | undefined): number => heap.address(tensor!)
+
+  kernel("ExpLinear", ({ x, w, b }) => {
+    const [rows, from] = x!.shape as [number, number]
+    const to = w!.shape[1]!
+    const y = heap.output([rows, to])
+    kernels.gemm(0, 0, rows, to, from, at(x), from, at(w), to, at(y), to, 0, heap.packing)
+    kernels.addBias(at(y), at(b), rows, to)
+    return y
+  })
+  kernel("ExpLinearGradient", ({ dy, x, w }) => {
+    const [rows, from] = x!.shape as [number, number]
+    const to = w!.shape[1]!
+    const dx = heap.output([rows, from])
+    const dw = heap.output([from, to])
+    const db = heap.output([to])
+    kernels.gemm(0, 1, rows, from, to, at(dy), to, at(w), to, at(dx), from, 0, heap.packing)
+    kernels.gemm(1, 0, from, to, rows, at(x), from, at(dy), to, at(dw), to, 0, heap.packing)
+    kernels.columnSums(at(dy), at(db), rows, to)
+    return [dx, dw, db]
+  })
+  kernel("ExpHead", ({ x, table }) => {
+    const [rows, width] = x!.shape as [number, number]
+    const vocabulary = table!.shape[0]!
+    const y = heap.output([rows, vocabulary])
+    kernels.gemm(0, 1, rows, vocabulary, width, at(x), width, at(table), width, at(y), vocabulary, 0, heap.packing)
+    return y
+  })
+  kernel("ExpHeadGradient", ({ dy, x, table }) => {
+    const [rows, width] = x!.shape as [number, number]
+    const vocabulary = table!.shape[0]!
+    const dx = heap.output([rows, width])
+    const dtable = heap.output([vocabulary, width])
+    kernels.gemm(0, 0, rows, width, vocabulary, at(dy), vocabulary, at(table), width, at(dx), width, 0, heap.packing)
+    kernels.gemm(1, 0, vocabulary, width, rows, at(dy), vocabulary, at(x), width, at(dtable), width, 0, heap.packing)
+    return [dx, dtable]
+  })
+  kernel("ExpLayerNorm", ({ x, gain, bias }) => {
+    const [rows, width] = x!.shape as [number, number]
+    const y = heap.output([rows, width])
+    const stats = heap.output([rows, 2])
+    kernels.layerNorm(at(x), at(gain), at(bias), at(y), at(stats), rows, width, LAYER_NORM_EPSILON)
+    return [y, stats]
+  })
+  kernel("ExpLayerNormGradient", ({ dy, x, gain, stats }) => {
+    const [rows, width] = x!.shape as [number, number]
+    const dx = heap.output([rows, width])
+    const dgain = heap.output([width])
+    const dbias = heap.output([width])
+    kernels.layerNormGradient(at(dy), at(x), at(gain), at(stats), at(dx), at(dgain), at(dbias), rows, width)
+    return [dx, dgain, dbias]
+  })
+  kernel("ExpGelu", ({ x }) => {
+    const y = heap.output(x!.shape)
+    kernels.gelu(at(x), at(y), tf.util.sizeFromShape(x!.shape))
+    return y
+  })
+  kernel("ExpGeluGradient", ({ dy, x }) => {
+    const dx = heap.output(x!.shape)
+    kernels.geluGradient(at(dy), at(x), at(dx), tf.util.sizeFromShape(x!.shape))
+    return dx
+  })
+  kernel("ExpAttention", ({ qkv }, { batch, length, heads }) => {
+    const width = qkv!.shape[1]! / 3
+    const y = heap.output([batch * length, width])
+    const scratch = heap.scratch(kernels.attentionScratchBytes(length))
+    kernels.attention(at(qkv), at(y), batch, length, heads, width / heads, heap.packing, scratch)
+    return y
+  })
+  kernel("ExpAttentionGradient", ({ dy, qkv }, { batch, length, heads }) => {
+    const width = qkv!.shape[1]! / 3
+    const d = heap.output(qkv!.shape)
+    const scratch = heap.scratch(kernels.attentionScratchBytes(length))
+    kernels.attentionGradient(at(dy), at(qkv), at(d), batch, length, heads, width / heads, heap.packing, scratch)
+    return d
+  })
+  kernel("ExpCrossEntropy", ({ logits, targets }) => {
+    const [rows, vocabulary] = logits!.shape as [number, number]
+    const nll = heap.output([rows])
+    const stats = heap.output([rows, 2])
+    kernels.logSumExp(at(logits), at(stats), rows, vocabulary)
+    const losses = heap.floats(at(nll), rows)
+    const pairs = heap.floats(at(stats), 2 * rows)
+    const wanted = heap.integers(at(targets), rows)
+    const all = heap.floats(at(logits), rows * vocabulary)
+    for (let r = 0; r < rows; r++)
+      losses[r] = Math.log(pairs[2 * r + 1]!) + pairs[2 * r]! - all[r * vocabulary + wanted[r]!]!
+    return [nll, stats]
+  })
+  kernel("ExpCrossEntropyGradient", ({ dy, logits, stats, targets }) => {
+    const [rows, vocabulary] = logits!.shape as [number, number]
+    const dx = heap.output([rows, vocabulary])
+    kernels.crossEntropyGradient(at(dy), at(logits), at(stats), at(targets), at(dx), rows, vocabulary)
+    return dx
+  })
+  kernel("ExpEmbedding", ({ ids, table, positions }, { length }) => {
+    const rows = ids!.shape[0]!
+    const width = table!.shape[1]!
+    const y = heap.output([rows, width])
+    kernels.embedding(at(ids), at(table), at(positions), at(y), rows, length, width)
+    return y
+  })
+  kernel("ExpEmbeddingGradient", ({ dy, ids, table, positions }, { length }) => {
+    const [vocabulary, width] = table!.shape as [number, number]
+    const context = positions!.shape[0]!
+    const dtable = heap.output([vocabulary, width])
+    const dpositions = heap.output([context, width])
+    const rows = ids!.shape[0]!
+    kernels.embeddingGradient(at(dy), at(ids), at(dtable), at(dpositions), rows, length, width, vocabulary, context)
+    return [dtable, dpositions]
+  })
+  kernel("ExpAdd", ({ x, y }) => {
+    const sum = heap.output(x!.shape)
+    kernels.add(at(x), at(y), at(sum), tf.util.sizeFromShape(x!.shape))
+    return sum
+  })
+  registerGradients("Exp")
+}

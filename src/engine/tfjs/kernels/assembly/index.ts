@@ -1,0 +1,15 @@
+export { attendCached, attention, attentionGradient, attentionScratchBytes, fillCache } from "./attention"
+export { gemm, gemmScratchBytes, gemmThin, transpose } from "./gemm"
+export {
+  add,
+  addBias,
+  columnSums,
+  crossEntropyGradient,
+  embedding,
+  embeddingGradient,
+  gelu,
+  geluGradient,
+  layerNorm,
+  layerNormGradient,
+  logSumExp,
+} from "./layers"

@@ -1,0 +1,98 @@
+/** What Hugging Face `transformers` reads, derived from the facts of a release: one function a file, used to write and to check. */
+import { type Architecture, LAYER_NORM_EPSILON } from "../model/Architecture.ts"
+import type { TokensIndex } from "../model/Corpus.ts"
+import type { DecodingPreset } from "../model/Decoding.ts"
+import type { RecommendedDecoding } from "./Folder.ts"
+import { Float, float, type Json } from "./Json.ts"
+
+type Ids = Pick<TokensIndex, "bosId" | "eosId" | "padId">
+type JsonObject = { readonly [key: string]: Json }
+
+/**
+ * `n_ctx` is for llama.cpp, `torch_dtype` for transformers 4, `dtype` for 5; the ids are always written, since the defaults
+ * (50256) lie outside of other vocabularies.
+ */
+export const modelConfig = (architecture: Architecture, ids: Ids): JsonObject => ({
+  model_type: "gpt2",
+  architectures: ["GPT2LMHeadModel"],
+  vocab_size: architecture.vocabulary,
+  n_positions: architecture.context,
+  n_ctx: architecture.context,
+  n_embd: architecture.width,
+  n_layer: architecture.layers,
+  n_head: architecture.heads,
+  n_inner: null,
+  activation_function: "gelu_new",
+  layer_norm_epsilon: float(LAYER_NORM_EPSILON),
+  initializer_range: float(0.02),
+  resid_pdrop: float(0),
+  embd_pdrop: float(0),
+  attn_pdrop: float(0),
+  scale_attn_weights: true,
+  scale_attn_by_inverse_layer_idx: false,
+  reorder_and_upcast_attn: false,
+  tie_word_embeddings: true,
+  bos_token_id: ids.bosId,
+  eos_token_id: ids.eosId,
+  pad_token_id: ids.padId,
+  use_cache: true,
+  dtype: "float32",
+  torch_dtype: "float32",
+})
+
+/** Greedy leaves the sampling settings out: `GenerationConfig` refuses to save them without `do_sample`. */
+export const recommendedDecoding = (preset: DecodingPreset, maxNewTokens: number): RecommendedDecoding => ({
+  preset: preset.name,
+  do_sample: preset.doSample,
+  ...(preset.doSample ? { temperature: preset.temperature, top_k: preset.topK, top_p: preset.topP } : {}),
+  repetition_penalty: preset.repetitionPenalty,
+  no_repeat_ngram_size: preset.noRepeatNgramSize,
+  max_new_tokens: maxNewTokens,
+})
+
+const floats = new Set(["temperature", "top_p", "repetition_penalty"])
+
+export const recommendedJson = (recommended: RecommendedDecoding): JsonObject =>
+  Object.fromEntries(
+    Object.entries(recommended).map(([key, value]) => [
+      key,
+      floats.has(key) && typeof value === "number" ? float(value) : value,
+    ]),
+  )
+
+export const generationConfig = (recommended: RecommendedDecoding, ids: Ids): JsonObject => {
+  const { preset: _, ...settings } = recommendedJson(recommended)
+  return { bos_token_id: ids.bosId, eos_token_id: ids.eosId, pad_token_id: ids.padId, ...settings }
+}
+
+/** As a JSON reader sees it: floats are numbers again. */
+export const plain = (value: Json): Exclude<Json, Float> =>
+  value instanceof Float
+    ? value.value
+    : Array.isArray(value)
+      ? value.map(plain)
+      : value !== null && typeof value === "object"
+        ? Object.fromEntries(
+            Object.entries(value as { readonly [key: string]: Json | undefined })
+              .filter((entry): entry is [string, Json] => entry[1] !== undefined)
+              .map(([key, member]) => [key, plain(member)]),
+          )
+        : (value as Exclude<Json, Float>)
+
+/**
+ * `PreTrainedTokenizerFast` is the only class that both majors of transformers take `tokenizer.json` from verbatim: with GPT-2's
+ * own class 5.x rebuilds the tokenizer and drops its normaliser, and 4.57 does not know `TokenizersBackend`.
+ */
+export const tokenizerConfig = (
+  given: { readonly [key: string]: Json },
+  special: { readonly bos: string; readonly eos: string; readonly pad: string },
+  context: number,
+): JsonObject => ({
+  ...given,
+  tokenizer_class: "PreTrainedTokenizerFast",
+  bos_token: special.bos,
+  eos_token: special.eos,
+  pad_token: special.pad,
+  model_max_length: context,
+  clean_up_tokenization_spaces: false,
+})

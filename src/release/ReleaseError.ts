@@ -1,0 +1,80 @@
+/** What can go wrong while a release is made or checked. Each says what, where, and the next action. */
+import { Effect, type PlatformError, Schema } from "effect"
+
+export class ReleaseInputUnreadable extends Schema.TaggedError<ReleaseInputUnreadable>()("ReleaseInputUnreadable", {
+  path: Schema.String,
+  problem: Schema.String,
+}) {
+  override get message() {
+    return `release: ${this.path}: ${this.problem}\n  hint: run \`exp check\`: an artifact that is damaged is made anew`
+  }
+}
+
+/** Two files of one release tell different things. */
+export class ReleaseInconsistent extends Schema.TaggedError<ReleaseInconsistent>()("ReleaseInconsistent", {
+  first: Schema.String,
+  second: Schema.String,
+  problem: Schema.String,
+}) {
+  override get message() {
+    return `release: \`${this.first}\` and \`${this.second}\` disagree: ${this.problem}\n  hint: figures are never edited by hand; run \`exp check\`, then \`exp run\` again`
+  }
+}
+
+export class ReleaseTemplateBroken extends Schema.TaggedError<ReleaseTemplateBroken>()("ReleaseTemplateBroken", {
+  template: Schema.String,
+  problem: Schema.String,
+}) {
+  override get message() {
+    return `release: template ${this.template}: ${this.problem}\n  hint: a template may use only what \`src/release/Card.ts\` gives it; see \`release-templates/small-lm\``
+  }
+}
+
+export class SecretInRelease extends Schema.TaggedError<SecretInRelease>()("SecretInRelease", {
+  file: Schema.String,
+  what: Schema.String,
+}) {
+  override get message() {
+    return `release: \`${this.file}\` contains what looks like ${this.what}\n  hint: revoke it, take it out of its source (experiment, corpus or preset name) and run again`
+  }
+}
+
+export class ReleaseFileFailed extends Schema.TaggedError<ReleaseFileFailed>()("ReleaseFileFailed", {
+  path: Schema.String,
+  problem: Schema.String,
+}) {
+  override get message() {
+    return `release: ${this.path}: ${this.problem}\n  hint: see that the disk has room and the folder may be written`
+  }
+}
+
+export class SumsMismatch extends Schema.TaggedError<SumsMismatch>()("SumsMismatch", {
+  folder: Schema.String,
+  problems: Schema.Array(Schema.String),
+}) {
+  override get message() {
+    return `${this.folder} is not what its SHA256SUMS say\n${this.problems.map((problem) => `  ${problem}`).join("\n")}\n  hint: download or make the release again`
+  }
+}
+
+export const ReleaseError = Schema.Union([
+  ReleaseInputUnreadable,
+  ReleaseInconsistent,
+  ReleaseTemplateBroken,
+  SecretInRelease,
+  ReleaseFileFailed,
+])
+export type ReleaseError = typeof ReleaseError.Type
+
+const reason = (error: PlatformError.PlatformError): string =>
+  error.reason._tag === "NotFound" ? "there is no such file" : error.message
+
+export const unreadable =
+  (path: string) =>
+  <A, R>(effect: Effect.Effect<A, PlatformError.PlatformError, R>): Effect.Effect<A, ReleaseInputUnreadable, R> =>
+    Effect.mapError(effect, (error) => new ReleaseInputUnreadable({ path, problem: reason(error) }))
+
+export const unwritable =
+  (path: string) =>
+  <A, R>(effect: Effect.Effect<A, PlatformError.PlatformError, R>): Effect.Effect<A, ReleaseFileFailed, R> =>
+    Effect.mapError(effect, (error) => new ReleaseFileFailed({ path, problem: reason(error) }))
