@@ -8,11 +8,26 @@ import { Effect, Schema } from "effect"
 import { Scored, Selected } from "../model/Artifact.ts"
 import { suggestion } from "../model/DidYouMean.ts"
 import { type MetricName, metricsOf } from "../model/Metric.ts"
-import type { BenchmarkMetrics, BenchmarkScores } from "../model/Report.ts"
+import type { BenchmarkMetrics, BenchmarkScores, ModelIdentity } from "../model/Report.ts"
 import * as Step from "../plan/Step.ts"
 
 /** Which metrics there are is the corpus's to say; which spellings there can be is the compiler's. */
 const MetricSchema = Schema.String as unknown as Schema.Codec<MetricName>
+
+/** The same contenders with names of their own: `stable 300 → step 400 #2`. */
+const distinct = <A extends { readonly model: ModelIdentity }>(
+  contenders: ReadonlyArray<A>,
+  winner: number,
+): Array<A> => {
+  const taken = new Set([contenders[winner]!.model.candidate])
+  return contenders.map((one, place) => {
+    if (place === winner) return one
+    let candidate = one.model.candidate
+    for (let n = 2; taken.has(candidate); n++) candidate = `${one.model.candidate} #${n}`
+    taken.add(candidate)
+    return { ...one, model: { ...one.model, candidate } }
+  })
+}
 
 const firstOf = (among: unknown): Scored | undefined => {
   const first = Array.isArray(among) ? among.flat(Number.POSITIVE_INFINITY)[0] : among
@@ -53,7 +68,7 @@ export const select = Step.make("select", {
       const seed = work.params["seed"] as number
       const candidates = work.inputs["among"]!
       const read = (path: string, name: string) => JSON.parse(readFileSync(join(path, name), "utf8"))
-      const contenders = candidates.map(({ path }) => {
+      const measured = candidates.map(({ path }) => {
         const { model, metrics } = read(path, "benchmark_metrics.json") as BenchmarkMetrics
         const { documents } = read(path, "benchmark_scores.json") as typeof BenchmarkScores.Type
         return { model, metrics, scores: documents, samples: read(path, "behaviour_samples.json") }
@@ -62,11 +77,14 @@ export const select = Step.make("select", {
       const modelOf = (input: (typeof candidates)[number]) =>
         Effect.map(work.lineage(input.artifact), (scored) => scored.inputs["model"]![0]!)
       const some = yield* behind(work, yield* modelOf(candidates[0]!))
-      const comparison = yield* Effect.fromResult(
-        compare({ by, contenders, sources: sourceRoles(some.index), weights: first.weights, seed }),
+      const judge = (contenders: typeof measured) =>
+        Effect.fromResult(compare({ by, contenders, sources: sourceRoles(some.index), weights: first.weights, seed }))
+      const byPlace = yield* judge(
+        measured.map((one, place) => ({ ...one, model: { ...one.model, candidate: `${place}` } })),
       )
-      const winner = comparison.candidates[0]!
-      const position = contenders.findIndex(({ model }) => model.candidate === winner.candidate)
+      const position = Number(byPlace.candidates[0]!.candidate)
+      // two runs may have come to the same step: of equal names the winner keeps its own
+      const comparison = yield* judge(distinct(measured, position))
       const chosen = candidates[position]!
 
       // The holdout is read here and nowhere else, after the choice and for the winner alone: the guard against the winner's curse.
@@ -76,7 +94,7 @@ export const select = Step.make("select", {
       const holdout = yield* Effect.fromResult(
         summariseLosses(scores, trained, { weighting: mixWeighting(of.index), seed }),
       )
-      const before = contenders[position]!.metrics["val_loss_mixed"]!
+      const before = measured[position]!.metrics["val_loss_mixed"]!
       const after = holdout.metrics["val_loss_mixed"]!
       const inside = before.ci95 !== undefined && after.value >= before.ci95[0] && after.value <= before.ci95[1]
       const words =
@@ -93,7 +111,7 @@ export const select = Step.make("select", {
         writeFileSync(join(work.out, name), `${JSON.stringify(value, null, 2)}\n`)
       write("comparison.json", comparison)
       write("holdout.json", {
-        model: contenders[position]!.model,
+        model: measured[position]!.model,
         metrics: holdout.metrics,
         sources: holdout.sources,
         words,

@@ -193,8 +193,8 @@ export const trainingRun = Effect.fn("trainingRun")(function* (work: Work, stret
     )}\n`,
   )
 
-  const roles = sourceRoles(index)
-  const training = new Set(roles.filter(({ role }) => role === "train").map(({ source }) => source))
+  const roles = sourceRoles(index).filter(({ role }) => role === "train")
+  const training = new Set(roles.map(({ source }) => source))
   const measured = tokens.documents.filter(
     (document) => document.part === "validation" && training.has(document.source),
   )
