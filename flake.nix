@@ -11,7 +11,7 @@
     in
     {
       # The shell brings what `npm ci` does not: Node 24, git, and the Python that checks releases with transformers.
-      # Package versions themselves come from package-lock.json and test/python/requirements.txt.
+      # Package versions themselves come from package-lock.json and test/python/.
       devShells = forEachSystem (pkgs: {
         default = pkgs.mkShell {
           packages = [
