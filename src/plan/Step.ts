@@ -6,6 +6,7 @@
  */
 import { Effect, Result, Schema } from "effect"
 import type { Any, Many, Problem, Ref } from "../model/Artifact.ts"
+import { suggestion } from "../model/DidYouMean.ts"
 import { canonicalJson } from "../model/Digest.ts"
 import { type Forecast, PlanError, Recorder } from "./Plan.ts"
 import type { Doing } from "./Work.ts"
@@ -79,7 +80,6 @@ export const make = <const Kind extends string, P extends Schema.Struct.Fields, 
   declaration: Declaration<P, I, Out>,
 ) => {
   const params = Schema.Struct(declaration.params)
-  const decode = Schema.decodeUnknownResult(Schema.toType(params), { errors: "all", onExcessProperty: "error" })
   const encode = Schema.encodeUnknownSync(Schema.toCodecJson(params) as unknown as Schema.Codec<unknown, unknown>)
   const names = Object.keys(declaration.inputs)
   const definition: Definition = {
@@ -99,15 +99,24 @@ export const make = <const Kind extends string, P extends Schema.Struct.Fields, 
     const own = Object.fromEntries(
       Object.entries(given).filter(([name, value]) => !names.includes(name) && value !== undefined),
     )
-    const made = Result.try({ try: () => params.make(own as never), catch: (cause) => cause as Error })
-    const decoded = Result.isSuccess(made) ? decode({ ...own, ...(made.success as object) }) : decode(own)
-    if (Result.isFailure(decoded))
+    const fields = Object.keys(declaration.params)
+    const unknown = Object.keys(own).find((name) => !fields.includes(name))
+    if (unknown !== undefined)
       return yield* new PlanError({
         step: kind,
-        problem: oneLine(decoded.failure.message),
-        hint: `see the parameters of \`${kind}\``,
+        problem: `there is no parameter \`${unknown}\``,
+        hint: suggestion(unknown, [...fields, ...names]),
       })
-    const value = decoded.success as Schema.Struct<P>["Type"]
+    const made = yield* Effect.result(
+      params.makeEffect(own as never, { parseOptions: { errors: "all", onExcessProperty: "error" } }),
+    )
+    if (Result.isFailure(made))
+      return yield* new PlanError({
+        step: kind,
+        problem: oneLine(new Schema.SchemaError(made.failure).message),
+        hint: `\`${kind}\` takes ${fields.map((name) => `\`${name}\``).join(", ")}`,
+      })
+    const value = made.success as Schema.Struct<P>["Type"]
     const inputs = args as unknown as Given<I>
     for (const name of names)
       for (const handle of handles(given[name])) {
@@ -144,9 +153,14 @@ export const make = <const Kind extends string, P extends Schema.Struct.Fields, 
   return Object.assign(call, { definition })
 }
 
-const oneLine = (text: string): string =>
-  text
-    .split("\n")
-    .map((line) => line.trim())
-    .filter(Boolean)
-    .join("; ")
+/** A schema's complaints on one line, each after what it is about: `steps`: expected number. */
+const oneLine = (text: string): string => {
+  const complaints: Array<string> = []
+  for (const line of text.split("\n")) {
+    const at = /^\s*at ((?:\[[^\]]*\])+)$/.exec(line)?.[1]
+    const about = at?.slice(1, -1).replaceAll("][", ".").replaceAll('"', "")
+    if (about === undefined) complaints.push(line.trim())
+    else complaints.push(`\`${about}\`: ${complaints.pop()?.replace(/^./, (first) => first.toLowerCase())}`)
+  }
+  return complaints.filter(Boolean).join("; ")
+}

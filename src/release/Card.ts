@@ -55,7 +55,13 @@ const context = (cite: Citations) => {
       tokensSeen: cite.number("comparison", (file) => file.candidates[i]!.tokens_seen, integer),
       parameters: cite.number("comparison", (file) => file.candidates[i]!.parameters, integer),
       ...value,
-      verdict: candidate.winner ? "**released**" : candidate.tied ? "tied" : "worse",
+      verdict: candidate.winner
+        ? "**released**"
+        : candidate.tied
+          ? "tied"
+          : candidate.difference === undefined
+            ? "not tested"
+            : "worse",
       difference:
         candidate.difference === undefined
           ? "–"
@@ -289,6 +295,8 @@ const context = (cite: Citations) => {
     candidates,
     candidateCount: cite.number("evaluation", (file) => file.candidates, integer),
     alone: comparison.candidates.length === 1,
+    /** Every rival was held against the winner by a paired test. */
+    tested: comparison.candidates.every((candidate) => candidate.winner || candidate.difference !== undefined),
     tied:
       evaluation.tied.length === 0
         ? false

@@ -244,7 +244,8 @@ export const disagreements = (files: ReleaseFiles): ReadonlyArray<ReleaseInconsi
     "recommended",
     "the recommended preset is not among those judged",
   )
-  const first = decoding.tuning.find((row) => row.rank === 1 && !row.ruled_out)
+  // Where every preset was ruled out, the first of these is the one that completed most.
+  const first = decoding.tuning[0]
   expect(first?.preset === decoding.recommended.name, "decoding", "recommended", "the first of the tuning leaderboard")
   expect(decoding.prompts.tuning === files.prompts.tuning.length, "decoding", "prompts", "tuning prompts")
   expect(decoding.prompts.holdout === files.prompts.holdout.length, "decoding", "prompts", "holdout prompts")
@@ -313,6 +314,7 @@ const checkLeaderboard = Effect.fnUntraced(function* (
   if (head === undefined || preset < 0) return yield* refuse("there is no column `preset`")
   if (lines.length !== rows.length) return yield* refuse(`${lines.length} lines for ${rows.length} presets`)
   for (const line of lines) {
+    if (line.length !== head.length) return yield* refuse(`a line of ${line.length} cells under ${head.length} columns`)
     const row = rows.find((each) => each.preset === line[preset])
     if (row === undefined) return yield* refuse(`preset ${line[preset]} is not judged`)
     for (const [index, column] of head.entries()) {
@@ -322,7 +324,8 @@ const checkLeaderboard = Effect.fnUntraced(function* (
           ? row.rank
           : column === "score"
             ? row.score
-            : (own(row.metrics, column)?.value ?? (column.startsWith("z_") ? own(row.z, column.slice(2)) : undefined))
+            : (own(row.metrics, column)?.value ??
+              (column.startsWith("z_") ? own(row.z, column.slice(2)) : endOfInterval(row, column)))
       if (typeof expected !== "number") continue
       // Tables may be rounded; a figure that was changed is further off than that.
       if (cell.trim() === "" || !near(Number(cell), expected, 1e-3))
@@ -330,6 +333,13 @@ const checkLeaderboard = Effect.fnUntraced(function* (
     }
   }
 })
+
+/** `<metric>_low`, `<metric>_high`, `<metric>_n`. */
+const endOfInterval = (row: LeaderboardRow, column: string): number | undefined => {
+  const [, metric, end] = /^(.*)_(low|high|n)$/.exec(column) ?? []
+  const measured = metric === undefined ? undefined : own(row.metrics, metric)
+  return end === "n" ? measured?.n : measured?.ci95?.[end === "low" ? 0 : 1]
+}
 
 const csvCells = (text: string): ReadonlyArray<ReadonlyArray<string>> =>
   text

@@ -114,7 +114,7 @@ describe("safetensors", () => {
         "`a` has -8 bytes, its shape [] needs 4",
         "`b` overlaps the tensor before it",
         "4 bytes before `a` belong to no tensor",
-        "the header promises 78 bytes, the file has 70",
+        "the header promises 79 bytes, the file has 71",
         "4 bytes at the end belong to no tensor",
       ])
       assert.match(problems[2]!, /^the header is not JSON/)

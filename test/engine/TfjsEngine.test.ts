@@ -60,5 +60,3 @@ describe("workers", () => {
     }),
   )
 })
-
-contract("tfjs-plain", layerWith({ backend: "plain", workers: 2 }))

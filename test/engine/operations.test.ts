@@ -108,12 +108,7 @@ describe.each(Object.entries(cases))("%s", (_, one) => {
       const { variables, value, gradients } = differentiate(ops, one)
       const weight = values(numbers("dy", ...value.shape))
       const objective = (inputs: ReadonlyArray<tf.Tensor>): number =>
-        tf.tidy(() =>
-          one
-            .compute(ops, ...inputs)
-            .dataSync()
-            .reduce((sum, y, i) => sum + y * weight[i]!, 0),
-        )
+        tf.tidy(() => values(one.compute(ops, ...inputs)).reduce((sum, y, i) => sum + y * weight[i]!, 0))
       variables.forEach((variable, v) => {
         // along a random direction: one number stands for all elements
         const direction = numbers(`direction ${v}`, ...variable.shape)
@@ -221,15 +216,20 @@ describe("functions", () => {
 })
 
 describe("kernels.wasm and optimizer.wasm", () => {
-  it("are what their sources compile to", async () => {
-    for (const [file, bytes] of await compile()) {
+  let compiled: ReadonlyMap<string, Uint8Array>
+  beforeAll(async () => {
+    compiled = await compile()
+  })
+
+  it("are what their sources compile to", () => {
+    for (const [file, bytes] of compiled) {
       const committed = readFileSync(new URL(`../../src/engine/tfjs/kernels/${file}`, import.meta.url))
       assert.isTrue(committed.equals(bytes), `${file} is stale: run \`npx node src/engine/tfjs/kernels/build.ts\``)
     }
   })
 
-  it("own no static memory, which would be tfjs's", async () => {
-    for (const bytes of (await compile()).values()) {
+  it("own no static memory, which would be tfjs's", () => {
+    for (const bytes of compiled.values()) {
       const sections: Array<number> = []
       // section: id, size as LEB128, contents
       for (let at = 8; at < bytes.length; ) {

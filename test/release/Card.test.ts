@@ -166,6 +166,10 @@ describe("the model card", () => {
         (yield* tell("tuning_leaderboard.csv", "0.05", "0.01")) ?? "",
         /`tuning_leaderboard.csv` and `decoding_summary.json` disagree: balanced: loop_rate is 0.01/,
       )
+      assert.match(
+        (yield* tell("holdout_leaderboard.csv", /,40,/, ",41,")) ?? "",
+        /`holdout_leaderboard.csv` and `decoding_summary.json` disagree: balanced: loop_rate_n is 41, not 40/,
+      )
     }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
   )
 

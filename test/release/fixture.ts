@@ -477,8 +477,11 @@ export const fabricate = (folder: string, options: Fabrication = {}): Omit<Relea
     text(
       `sweep/${part}_leaderboard.csv`,
       [
-        "rank,preset,score,loop_rate",
-        ...rows.map((r) => `${r.rank},${r.preset},${r.score},${r.metrics["loop_rate"]!.value}`),
+        "rank,preset,score,loop_rate,loop_rate_low,loop_rate_n,z_rep_4",
+        ...rows.map(
+          (r) =>
+            `${r.rank},"${r.preset}",${r.score},${r.metrics["loop_rate"]!.value},${r.metrics["loop_rate"]!.ci95![0]},40,${r.z.rep_4}`,
+        ),
       ]
         .join("\n")
         .concat("\n"),
