@@ -82,7 +82,10 @@ const typeCheck = Effect.fn("typeCheck")(function* (path: string, cache: string)
         module: "preserve",
         moduleResolution: "bundler",
         typeRoots: [join(packageRoot, "node_modules/@types")],
-        paths: { exp: [join(packageRoot, "src/index.ts")], effect: [join(packageRoot, "node_modules/effect")] },
+        paths: {
+          exp: [join(packageRoot, "src/index.ts")],
+          effect: [join(packageRoot, "node_modules/effect/dist/index.d.ts")],
+        },
       },
       files: [path],
     }),

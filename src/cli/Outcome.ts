@@ -1,7 +1,7 @@
 /**
  * What a run ends with, in words: the winner and who ties with it, the recommended preset, and samples read honestly.
  */
-import { readFileSync } from "node:fs"
+import { existsSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import type { Comparison, DecodingSummary, GenerationRecord, HoldoutReport } from "../model/Report.ts"
 import { table } from "./Table.ts"
@@ -88,6 +88,7 @@ export const summary = (
 ): ReadonlyArray<string> =>
   artifacts.flatMap((artifact) => {
     const path = pathOf(artifact)
+    if (!existsSync(path)) return []
     switch (kindOf(artifact)) {
       case "select":
         return selection(path)

@@ -108,6 +108,16 @@ export const parseHeader = (
   return { tensors: found, metadata }
 }
 
+/** `await using` would do, but Node 22 does not parse it. */
+const withFile = async <A>(path: string, flags: "r" | "w", use: (file: FileHandle) => Promise<A>): Promise<A> => {
+  const file = await open(path, flags)
+  try {
+    return await use(file)
+  } finally {
+    await file.close()
+  }
+}
+
 const readExactly = async (file: FileHandle, target: Uint8Array, position: number): Promise<void> => {
   let done = 0
   while (done < target.length) {
@@ -126,36 +136,36 @@ export const read = (
   place: (header: TensorHeader) => Float32Array = ({ elements }) => new Float32Array(elements),
 ): Effect.Effect<ReadonlyMap<string, Tensor>, SafetensorsUnreadable> =>
   Effect.tryPromise({
-    try: async () => {
-      await using file = await open(path, "r")
-      const { size } = await file.stat()
-      if (size < 8) throw new Error(`the file has ${size} bytes, not even the length of a header`)
-      const prefix = Buffer.alloc(8)
-      await readExactly(file, prefix, 0)
-      const length = prefix.readBigUInt64LE(0)
-      if (length > BigInt(size - 8)) throw new Error(`the header would have ${length} bytes, the file has ${size}`)
-      if (length > BigInt(MAX_HEADER_BYTES)) throw new Error(`the header would have ${length} bytes`)
-      const header = Buffer.alloc(Number(length))
-      await readExactly(file, header, 8)
-      const { tensors } = parseHeader(header.toString("utf8"), 8 + header.length, size)
-      const read = new Map<string, Tensor>()
-      const piece = new Float32Array(PIECE_BYTES / 4)
-      for (const tensor of tensors) {
-        const data = place(tensor)
-        if (data.length !== tensor.elements) throw new Error(`\`${tensor.name}\` does not fit`)
-        for (let first = 0; first < tensor.elements; first += piece.length) {
-          const part = piece.subarray(0, Math.min(piece.length, tensor.elements - first))
-          await readExactly(
-            file,
-            new Uint8Array(part.buffer, part.byteOffset, part.byteLength),
-            tensor.offset + 4 * first,
-          )
-          data.set(part, first)
+    try: () =>
+      withFile(path, "r", async (file) => {
+        const { size } = await file.stat()
+        if (size < 8) throw new Error(`the file has ${size} bytes, not even the length of a header`)
+        const prefix = Buffer.alloc(8)
+        await readExactly(file, prefix, 0)
+        const length = prefix.readBigUInt64LE(0)
+        if (length > BigInt(size - 8)) throw new Error(`the header would have ${length} bytes, the file has ${size}`)
+        if (length > BigInt(MAX_HEADER_BYTES)) throw new Error(`the header would have ${length} bytes`)
+        const header = Buffer.alloc(Number(length))
+        await readExactly(file, header, 8)
+        const { tensors } = parseHeader(header.toString("utf8"), 8 + header.length, size)
+        const read = new Map<string, Tensor>()
+        const piece = new Float32Array(PIECE_BYTES / 4)
+        for (const tensor of tensors) {
+          const data = place(tensor)
+          if (data.length !== tensor.elements) throw new Error(`\`${tensor.name}\` does not fit`)
+          for (let first = 0; first < tensor.elements; first += piece.length) {
+            const part = piece.subarray(0, Math.min(piece.length, tensor.elements - first))
+            await readExactly(
+              file,
+              new Uint8Array(part.buffer, part.byteOffset, part.byteLength),
+              tensor.offset + 4 * first,
+            )
+            data.set(part, first)
+          }
+          read.set(tensor.name, { name: tensor.name, shape: tensor.shape, data })
         }
-        read.set(tensor.name, { name: tensor.name, shape: tensor.shape, data })
-      }
-      return read
-    },
+        return read
+      }),
     catch: (error) => new SafetensorsUnreadable({ path, problem: problem(error) }),
   })
 
@@ -193,8 +203,7 @@ export const write = (
       try {
         const hash = createHash("sha256")
         let bytes = 0
-        {
-          await using file = await open(temporary, "w")
+        await withFile(temporary, "w", async (file) => {
           const put = async (part: Uint8Array) => {
             hash.update(part)
             for (let done = 0; done < part.length; )
@@ -211,7 +220,7 @@ export const write = (
             }
           }
           await file.sync()
-        }
+        })
         await rename(temporary, path)
         return { sha256: hash.digest("hex"), bytes }
       } catch (error) {

@@ -269,6 +269,7 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
             key: keyed.key,
             identity: keyed.identity,
             params: node.params,
+            ...(outside !== undefined && { outside: outside as Readonly<Record<string, unknown>> }),
             inputs,
             ...(definition.computes && { engine: engine.numerics }),
             code,

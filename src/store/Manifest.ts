@@ -7,6 +7,7 @@
  * | `key`      | sha256 of what it was made from, elastic parameters included                                     |
  * | `identity` | the same without elastic parameters: what later steps are keyed by                               |
  * | `params`   | encoded parameters                                                                               |
+ * | `outside`  | what of the world its parameters name entered the key: the sha256 of source files                |
  * | `inputs`   | by name, what the inputs turned out to be                                                        |
  * | `chosen`   | of a selection: the input it is                                                                  |
  * | `code`     | digest of the source tree and the lock file that made it: recorded, never compared for reuse     |
@@ -39,6 +40,7 @@ export const Manifest = Schema.Struct({
   key: Schema.String,
   identity: Schema.String,
   params: Schema.Record(Schema.String, Schema.Unknown),
+  outside: Schema.optionalKey(Schema.Record(Schema.String, Schema.Unknown)),
   inputs: Schema.Record(Schema.String, Schema.Array(InputRecord)),
   chosen: Schema.optionalKey(InputRecord),
   engine: Schema.optionalKey(Schema.Struct({ name: Schema.String, numerics: Natural, precision: Schema.String })),

@@ -2,7 +2,7 @@
  * The store: finished work, by what it was made from.
  *
  *     <root>/<kind>-<key16>/          an artifact: its files and `manifest.json`; whole or absent
- *     <root>/.tmp/<kind>-<key16>/     `out/` while it is made, `scratch/` with resume points
+ *     <root>/.tmp/<kind>-<key16>/     `out/` while it is made, `scratch/` with resume points, `draft.json`: what it will be
  *     <root>/.lock/<kind>-<key16>     see Lock.ts
  *     <root>/.stat/<kind>-<key16>.json  size, times and inode of each file as seen when its bytes were last hashed
  *     <root>/.damaged/                what was found damaged, moved out of the way
@@ -18,6 +18,7 @@ import { createHash } from "node:crypto"
 import * as fs from "node:fs"
 import { join } from "node:path"
 import { Context, Effect, Layer, Result, Schema } from "effect"
+import { canonicalJson } from "../model/Digest.ts"
 import { withLock } from "./Lock.ts"
 import { artifactName, type FileRecord, type Manifest, seal, unseal } from "./Manifest.ts"
 
@@ -327,6 +328,7 @@ const make = (root: string): Store["Service"] => {
           if (!options.resumable) fs.rmSync(place, { recursive: true, force: true })
           fs.mkdirSync(workplace.out, { recursive: true })
           fs.mkdirSync(workplace.scratch, { recursive: true })
+          fs.writeFileSync(join(place, "draft.json"), canonicalJson({ ...draft, resumable: options.resumable }))
           fs.rmSync(join(workplace.out, "manifest.json"), { force: true })
           const extra = yield* body(workplace)
           const manifest = yield* Effect.uninterruptible(commit(draft, workplace.out, extra))

@@ -57,7 +57,7 @@ export const shown = ({ code, out, err }: Said): string =>
   [`exit ${code}`, out.trimEnd(), err === "" ? "" : `stderr:\n${err.trimEnd()}`]
     .filter(Boolean)
     .join("\n")
-    .replaceAll(/\b\d{12}(?=_)/g, "<minute>")
+    .replaceAll(/\b\d{12}(_[a-z]+)(-\d+)?/g, "<minute>$1") // the second run of one minute ends in -2
     .replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, "<time>")
     .replaceAll(/ *\b\d+(\.\d+)? m?s\b/g, " <duration>")
     .replaceAll(/\b(corpus|tokenizer|slow|pack)-[0-9a-f]{16}\b/g, "$1-<key>")

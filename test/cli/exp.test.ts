@@ -1,13 +1,23 @@
 import * as fs from "node:fs"
+import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { pathToFileURL } from "node:url"
-import { assert, beforeEach, describe, expect, it } from "vitest"
+import { afterAll, afterEach, assert, beforeEach, describe, expect, it } from "vitest"
 import { temporaryFolder } from "../temporary.ts"
 import { exp, experimentText, root, shown, start, writeCorpus } from "./command.ts"
 
 let folder: string
 beforeEach(() => {
   folder = temporaryFolder()
+})
+
+// Type checks that passed are remembered by content: what one test had checked, the others need not wait for.
+const remembered = fs.mkdtempSync(join(tmpdir(), "exp-test-"))
+afterAll(() => fs.rmSync(remembered, { recursive: true }))
+const checked = () => join(folder, "runs/.cache/typecheck")
+beforeEach(() => fs.cpSync(remembered, checked(), { recursive: true }))
+afterEach(() => {
+  if (fs.existsSync(checked())) fs.cpSync(checked(), remembered, { recursive: true })
 })
 
 const write = (name: string, text: string): void => fs.writeFileSync(join(folder, name), text)
@@ -22,15 +32,86 @@ const artifacts = (): ReadonlyArray<string> =>
 
 describe("exp", () => {
   it("says what it can do", async () => {
-    expect(shown(await exp(folder, "--help"))).toMatchInlineSnapshot()
+    expect(shown(await exp(folder, "--help"))).toMatchInlineSnapshot(`
+      "exit 0
+      DESCRIPTION
+        One typed experiment file becomes a released language model
+
+      USAGE
+        exp <subcommand> [flags]
+
+      GLOBAL FLAGS
+        --help, -h                                                          Show help information
+        --version, -v                                                       Show version information
+        --wizard                                                            Start wizard mode for a command
+        --completions <bash|zsh|fish|powershell|sh|pwsh>                    Print shell completion script (choices: bash, zsh, fish, powershell, sh, pwsh)
+        --log-level <all|trace|debug|info|warn|warning|error|fatal|none>    Sets the minimum log level (choices: all, trace, debug, info, warn, warning, error, fatal, none)
+
+      SUBCOMMANDS
+        plan    Show what an experiment would do: what is done, what will run, what it costs
+        run     Run an experiment: do what its plan asks for and the store lacks
+        ls      List runs
+        show    Show a run: its steps, its winner, its release"
+    `)
   })
 
   it("says what a command takes", async () => {
-    expect(shown(await exp(folder, "run", "--help"))).toMatchInlineSnapshot()
+    expect(shown(await exp(folder, "run", "--help"))).toMatchInlineSnapshot(`
+      "exit 0
+      DESCRIPTION
+        Run an experiment: do what its plan asks for and the store lacks
+
+      USAGE
+        exp run [flags] <experiment>
+
+      ARGUMENTS
+        experiment string    an experiment file, such as experiments/small-en-it.ts
+
+      FLAGS
+        --set string          name=value: a parameter of the experiment
+        --runs string         where runs and the store live
+        --json                for machines: JSON instead of text
+        --jobs, -j integer    steps side by side
+        --until string        stop after this step: a kind, a label or an id
+
+      GLOBAL FLAGS
+        --help, -h                                                          Show help information
+        --version, -v                                                       Show version information
+        --wizard                                                            Start wizard mode for a command
+        --completions <bash|zsh|fish|powershell|sh|pwsh>                    Print shell completion script (choices: bash, zsh, fish, powershell, sh, pwsh)
+        --log-level <all|trace|debug|info|warn|warning|error|fatal|none>    Sets the minimum log level (choices: all, trace, debug, info, warn, warning, error, fatal, none)"
+    `)
   })
 
   it("suggests the command that was meant", async () => {
-    expect(shown(await exp(folder, "pln"))).toMatchInlineSnapshot()
+    expect(shown(await exp(folder, "pln"))).toMatchInlineSnapshot(`
+      "exit 1
+      DESCRIPTION
+        One typed experiment file becomes a released language model
+
+      USAGE
+        exp <subcommand> [flags]
+
+      GLOBAL FLAGS
+        --help, -h                                                          Show help information
+        --version, -v                                                       Show version information
+        --wizard                                                            Start wizard mode for a command
+        --completions <bash|zsh|fish|powershell|sh|pwsh>                    Print shell completion script (choices: bash, zsh, fish, powershell, sh, pwsh)
+        --log-level <all|trace|debug|info|warn|warning|error|fatal|none>    Sets the minimum log level (choices: all, trace, debug, info, warn, warning, error, fatal, none)
+
+      SUBCOMMANDS
+        plan    Show what an experiment would do: what is done, what will run, what it costs
+        run     Run an experiment: do what its plan asks for and the store lacks
+        ls      List runs
+        show    Show a run: its steps, its winner, its release
+      stderr:
+
+      ERROR
+        Unknown subcommand "pln" for "exp"
+
+        Did you mean this?
+          plan"
+    `)
   })
 
   it.each(["0", "-1", "1.5", "many"])("refuses %s jobs", async (jobs) => {
@@ -43,10 +124,30 @@ describe("exp", () => {
 describe("exp plan", () => {
   it("shows what would be done before, and what is done after, and makes nothing", async () => {
     tiny()
-    expect(shown(await exp(folder, "plan", "tiny.ts"))).toMatchInlineSnapshot()
+    expect(shown(await exp(folder, "plan", "tiny.ts"))).toMatchInlineSnapshot(`
+      "exit 0
+      tiny  (vocabulary=300, seed=1)
+
+                step       artifact
+      will run  corpus     corpus-<key>
+      later     tokenizer
+
+      2 steps: 0 done, 1 will run, 1 known once their inputs are there
+      0 optimizer steps on 0 tokens, 0 parameters, 0 B on disk"
+    `)
     assert.deepStrictEqual(artifacts(), [])
     assert.strictEqual((await exp(folder, "run", "tiny.ts")).code, 0)
-    expect(shown(await exp(folder, "plan", "tiny.ts", "--set", "vocabulary=310"))).toMatchInlineSnapshot()
+    expect(shown(await exp(folder, "plan", "tiny.ts", "--set", "vocabulary=310"))).toMatchInlineSnapshot(`
+      "exit 0
+      tiny  (vocabulary=310, seed=1)
+
+                step       artifact
+      done      corpus     corpus-<key>
+      will run  tokenizer  tokenizer-<key>
+
+      2 steps: 1 done, 1 will run, 0 known once their inputs are there
+      0 optimizer steps on 0 tokens, 0 parameters, 0 B on disk"
+    `)
   })
 
   it("leaves a damaged artifact where it is", async () => {
@@ -77,7 +178,12 @@ describe("exp plan", () => {
 
   it("says which file is missing when a corpus is not there", async () => {
     write("tiny.ts", experimentText())
-    expect(shown(await exp(folder, "plan", "tiny.ts"))).toMatchInlineSnapshot()
+    expect(shown(await exp(folder, "plan", "tiny.ts"))).toMatchInlineSnapshot(`
+      "exit 1
+      stderr:
+      error: there is no file or folder \`texts\`
+        hint: \`from\` is a folder of \`<source>.jsonl\` (or .jsonl.gz, .parquet, .txt), or one such file"
+    `)
   })
 })
 
@@ -85,7 +191,12 @@ describe("an experiment file", () => {
   it("with a type error is refused with the compiler's words before anything runs", async () => {
     tiny()
     write("tiny.ts", experimentText("many"))
-    expect(shown(await exp(folder, "run", "tiny.ts"))).toMatchInlineSnapshot()
+    expect(shown(await exp(folder, "run", "tiny.ts"))).toMatchInlineSnapshot(`
+      "exit 1
+      stderr:
+      error: tiny.ts does not type-check; nothing was run
+      tiny.ts(6,44): error TS2322: Type 'string' is not assignable to type 'number'."
+    `)
     assert.deepStrictEqual(fs.readdirSync(join(folder, "runs")), [".cache"])
   })
 
@@ -105,11 +216,12 @@ describe("an experiment file", () => {
 
   it("is checked once for what it says, wherever it is and whatever its time", async () => {
     tiny()
-    const passed = () => fs.readdirSync(join(folder, "runs/.cache/typecheck"))
+    fs.rmSync(checked(), { recursive: true })
+    const passed = () => fs.readdirSync(checked())
     await exp(folder, "plan", "tiny.ts")
     const [mark] = passed()
     assert.lengthOf(passed(), 1)
-    const path = join(folder, "runs/.cache/typecheck", mark!)
+    const path = join(checked(), mark!)
     const before = fs.statSync(path).mtimeMs
     fs.utimesSync(join(folder, "tiny.ts"), 1, 1)
     fs.renameSync(join(folder, "tiny.ts"), join(folder, "renamed.ts"))
@@ -148,11 +260,40 @@ describe("an experiment file", () => {
 describe("exp run", () => {
   it("makes what is lacking, then nothing, and ls and show tell of both", async () => {
     tiny()
-    expect(shown(await exp(folder, "run", "tiny.ts"))).toMatchInlineSnapshot()
-    expect(shown(await exp(folder, "run", "tiny.ts"))).toMatchInlineSnapshot()
-    expect(shown(await exp(folder, "ls")).replaceAll(/ +/g, " ")).toMatchInlineSnapshot()
+    expect(shown(await exp(folder, "run", "tiny.ts"))).toMatchInlineSnapshot(`
+      "exit 0
+      run <minute>_tiny: tiny, 2 steps
+        running  corpus
+        made     corpus <duration>
+        running  tokenizer
+        made     tokenizer <duration>
+      finished: 2 steps made, 0 reused, <duration>
+      run      runs/<minute>_tiny"
+    `)
+    expect(shown(await exp(folder, "run", "tiny.ts"))).toMatchInlineSnapshot(`
+      "exit 0
+      run <minute>_tiny: tiny, 2 steps
+        done     corpus
+        done     tokenizer
+      nothing to do: 2 steps were done before ( <duration>)
+      run      runs/<minute>_tiny"
+    `)
+    expect(shown(await exp(folder, "ls")).replaceAll(/ +/g, " ")).toMatchInlineSnapshot(`
+      "exit 0
+      run outcome steps made took parameters
+      <minute>_tiny finished 2 2 <duration> vocabulary=300 seed=1
+      <minute>_tiny finished 2 0 <duration> vocabulary=300 seed=1"
+    `)
     const [first] = fs.readdirSync(join(folder, "runs")).filter((name) => name.endsWith("_tiny"))
-    expect(shown(await exp(folder, "show", first!))).toMatchInlineSnapshot()
+    expect(shown(await exp(folder, "show", first!))).toMatchInlineSnapshot(`
+      "exit 0
+      <minute>_tiny: finished
+      tiny.ts, started <time>, took <duration>
+
+            step       artifact
+      made  corpus     corpus-<key>
+      made  tokenizer  tokenizer-<key>"
+    `)
     assert.deepStrictEqual(fs.readdirSync(join(folder, "runs", first!)).sort(), [
       "artifacts",
       "experiment.ts",
@@ -201,7 +342,17 @@ describe("exp run", () => {
     const said = await exp(folder, "run", "slow.ts")
     expect(
       shown(said).replaceAll(fs.realpathSync(folder), "<folder>").replaceAll(folder, "<folder>"),
-    ).toMatchInlineSnapshot()
+    ).toMatchInlineSnapshot(`
+      "exit 1
+      run <minute>_slow: slow, 2 steps
+        running  corpus
+        made     corpus <duration>
+        running  slow
+        failed   slow
+      stderr:
+      error: slow: store, <folder>/runs/store/slow-<key>: ENOSPC: no space left on device, write
+        hint: the disk is full: free some room and run again, nothing is lost"
+    `)
     const [name] = fs.readdirSync(join(folder, "runs")).filter((one) => one.endsWith("_slow"))
     const record = JSON.parse(fs.readFileSync(join(folder, "runs", name!, "run.json"), "utf8"))
     assert.strictEqual(record.outcome, "failed")
@@ -242,10 +393,39 @@ describe("exp run", () => {
 })
 
 describe("exp ls and exp show", () => {
+  it("show a run whose artifacts are no longer in the store", async () => {
+    const run = join(folder, "runs/202601021205_small")
+    fs.mkdirSync(run, { recursive: true })
+    const steps = [{ step: "select-0", label: "select", artifact: "select-0123456789abcdef", made: true }]
+    const startedAt = "2026-01-02T12:05:00.000Z"
+    const record = { experiment: "small", file: "small.ts", parameters: {}, startedAt, finishedAt: startedAt }
+    fs.writeFileSync(join(run, "run.json"), JSON.stringify({ ...record, outcome: "finished", releases: [], steps }))
+    expect(shown(await exp(folder, "show", "202601021205_small"))).toMatchInlineSnapshot(`
+      "exit 0
+      <minute>_small: finished
+      small.ts, started <time>, took <duration>
+
+            step    artifact
+      made  select  select-0123456789abcdef"
+    `)
+  })
+
   it("say so when nothing was run", async () => {
-    expect(shown(await exp(folder, "ls"))).toMatchInlineSnapshot()
-    expect(shown(await exp(folder, "ls", "--json"))).toMatchInlineSnapshot()
-    expect(shown(await exp(folder, "show", "some-run"))).toMatchInlineSnapshot()
+    expect(shown(await exp(folder, "ls"))).toMatchInlineSnapshot(`
+      "exit 0
+      no runs in \`runs\`
+        hint: start one with \`exp run experiments/small-en-it.ts\`"
+    `)
+    expect(shown(await exp(folder, "ls", "--json"))).toMatchInlineSnapshot(`
+      "exit 0
+      []"
+    `)
+    expect(shown(await exp(folder, "show", "some-run"))).toMatchInlineSnapshot(`
+      "exit 1
+      stderr:
+      error: there is no run \`some-run\`
+        hint: nothing was run yet"
+    `)
   })
 })
 

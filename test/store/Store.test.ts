@@ -124,7 +124,7 @@ describe("a damaged artifact", () => {
     for (const path of listFiles(folder)) {
       const whole = fs.readFileSync(join(folder, path))
       for (let position = 0; position < whole.length; position++) {
-        // another bit each time, so that all kinds of wrong bytes come up, white space for white space too
+        // another bit each time, so that all kinds of wrong bytes come up
         flip(join(folder, path), position, 1 << (position % 8))
         forgeStat(root, name)
         const verified = await inStore(root, (store) => store.verify(name))

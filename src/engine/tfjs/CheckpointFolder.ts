@@ -90,12 +90,22 @@ export const readMoments = (
         MOMENTS.map((moment, i) => ({ suffix: `.${moment}`, flat: moments[i]! })),
       )
 
+/** Writes what is given, if anything, and waits until it is on disk. */
+const synced = async (path: string, flags: "r" | "w", text?: string): Promise<void> => {
+  const file = await open(path, flags)
+  try {
+    if (text !== undefined) await file.writeFile(text)
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+}
+
 /** A file or folder is not on disk before its folder is. */
 const syncFolder = async (path: string): Promise<void> => {
   // Windows opens no folders
   if (process.platform === "win32") return
-  await using folder = await open(path, "r")
-  await folder.sync()
+  await synced(path, "r")
 }
 
 /** Writes `<folder>/step_<n>`, whole or absent; an older one of that name is replaced. */
@@ -118,8 +128,11 @@ export const write = (
     Effect.tryPromise({ try: run, catch: (error) => (error instanceof Error ? error : new Error(String(error))) })
   return Effect.gen(function* () {
     yield* attempt(async () => {
-      await rm(temporary, { recursive: true, force: true })
-      await mkdir(temporary, { recursive: true })
+      await mkdir(folder, { recursive: true })
+      // also what a process that was killed left half written
+      for (const name of await readdir(folder))
+        if (/^\.step_\d+\.\d+\.tmp$/.test(name)) await rm(join(folder, name), { recursive: true, force: true })
+      await mkdir(temporary)
     })
     const model = yield* Safetensors.write(join(temporary, MODEL), named(weights, ""))
     const optimizer =
@@ -135,11 +148,7 @@ export const write = (
       ...(optimizer === undefined ? {} : { optimizerSha256: optimizer.sha256 }),
     }
     yield* attempt(async () => {
-      {
-        await using file = await open(join(temporary, "state.json"), "w")
-        await file.writeFile(`${canonicalJson(complete)}\n`)
-        await file.sync()
-      }
+      await synced(join(temporary, "state.json"), "w", `${canonicalJson(complete)}\n`)
       await syncFolder(temporary)
       await rm(path, { recursive: true, force: true })
       await rename(temporary, path)

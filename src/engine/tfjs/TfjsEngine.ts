@@ -26,7 +26,6 @@ import {
   EngineFailed,
   type GenerateRequest,
   type LossesRequest,
-  type Numerics,
   type ProbeRequest,
   type TokenSequence,
   type TrainEvent,
@@ -35,7 +34,7 @@ import {
 } from "../Engine.ts"
 import * as CheckpointFolder from "./CheckpointFolder.ts"
 import type { Backend, WeightsReference } from "./Jobs.ts"
-import { numerics as wasmNumerics } from "./Numerics.ts"
+import { backend as backendHere, numericsOf } from "./Numerics.ts"
 import { Pool } from "./Pool.ts"
 import { Rows } from "./Rows.ts"
 import { nextVersion, Trainer } from "./Trainer.ts"
@@ -57,31 +56,14 @@ const PORTION_TOKENS = 4096
 
 const words = (error: unknown): string => (error instanceof Error ? error.message : String(error))
 
-/** tfjs's native backends, where the user has installed one. */
-const installed = (): Backend => {
-  const require = createRequire(import.meta.url)
-  for (const name of ["@tensorflow/tfjs-node-gpu", "@tensorflow/tfjs-node"] as const) {
-    try {
-      require.resolve(name)
-      return name
-    } catch {
-      // not installed
-    }
-  }
-  return "wasm"
-}
-
 const workersWanted = (settings: Settings): number => {
   const asked = settings.workers ?? Number(process.env["EXP_WORKERS"] ?? Number.NaN)
   return Number.isInteger(asked) && asked > 0 ? asked : Math.min(availableParallelism(), 8)
 }
 
-const numericsOf = (backend: Backend): Numerics =>
-  backend === "wasm" ? wasmNumerics : { ...wasmNumerics, name: backend === "plain" ? "tfjs-plain" : backend.slice(12) }
-
 const make = (settings: Settings) =>
   Effect.gen(function* () {
-    const backend = settings.backend ?? installed()
+    const backend = settings.backend ?? backendHere
     const numerics = numericsOf(backend)
     // a native backend uses all cores, or the GPU, by itself
     const workers = backend === "wasm" || backend === "plain" ? workersWanted(settings) : 1

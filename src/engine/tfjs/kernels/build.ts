@@ -2,7 +2,10 @@
  * Compiles the kernels: `npx node src/engine/tfjs/kernels/build.ts`. The results are committed, so that running needs no compiler;
  * a test compiles again and compares the bytes.
  */
+import { readFileSync, writeFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
+
+const folder = new URL("./assembly/", import.meta.url)
 
 const common = [
   "-O3",
@@ -38,23 +41,18 @@ export const compile = async (): Promise<ReadonlyMap<string, Uint8Array>> => {
         if (name === file) compiled.set(file, contents as Uint8Array)
       },
       listFiles: () => [],
-      ...sources,
+      readFile: (name) => {
+        // the compiler tries several names for an import
+        try {
+          return readFileSync(new URL(name, folder), "utf8")
+        } catch {
+          return null
+        }
+      },
     })
     if (error !== null) throw new Error(stderr.toString())
   }
   return compiled
-}
-
-const { readFileSync, writeFileSync } = await import("node:fs")
-const folder = new URL("./assembly/", import.meta.url)
-const sources = {
-  readFile: (name: string): string | null => {
-    try {
-      return readFileSync(new URL(name, folder), "utf8")
-    } catch {
-      return null
-    }
-  },
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url))
