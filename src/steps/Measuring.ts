@@ -68,7 +68,7 @@ export type Behind = Effect.Success<ReturnType<typeof behind>>
 
 /** Losses of a model on the documents of one part, of all its sources or of some. */
 export const measure = Effect.fn("measure")(function* (
-  { model, tokens }: Pick<Behind, "model" | "tokens">,
+  { model, tokens, index }: Pick<Behind, "model" | "tokens" | "index">,
   part: Part,
   sources: ReadonlyArray<string>,
 ) {
@@ -77,7 +77,11 @@ export const measure = Effect.fn("measure")(function* (
   const sequences = yield* Effect.forEach(documents, (document) =>
     Effect.map(tokens.tokensOf(document), (ids) => ({ id: document.id, ids })),
   )
-  const losses = yield* engine.losses({ checkpoint: model.path, documents: sequences })
+  const losses = yield* engine.losses({
+    checkpoint: model.path,
+    documents: sequences,
+    specialIds: [index.bosId, index.eosId, index.padId],
+  })
   return yield* Effect.fromResult(scoreDocuments(losses, documents))
 })
 

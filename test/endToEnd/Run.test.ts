@@ -18,7 +18,8 @@ afterAll(() => place.remove())
 
 /** Files of a release that hold clock, machine or git state, and the sums over them. */
 const volatile = (path: string) => path === "provenance.json" || path === "SHA256SUMS"
-const releaseOf = (runs: string) => join(artifacts(runs, "release")[0]!, "release")
+/** The release that a run's own output names. */
+const releaseIn = ({ stdout }: Outcome) => join(place.path, /^release +(.+)$/m.exec(stdout)![1]!)
 
 describe("a whole experiment", () => {
   let first: Outcome
@@ -33,7 +34,7 @@ describe("a whole experiment", () => {
     expect(first.stdout).toMatch(/selection by val_loss_mixed/)
     expect(first.stdout).toMatch(/recommended preset: \w+/)
     expect(first.stdout).toMatch(/release {2}one\/store\/release-[0-9a-f]{16}\/release/)
-    const files = readdirSync(releaseOf(join(place.path, "one")))
+    const files = readdirSync(releaseIn(first))
     for (const name of [
       "README.md",
       "model.safetensors",
@@ -78,7 +79,7 @@ describe("a whole experiment", () => {
     expect(events.at(-1)).toMatchObject({
       event: "RunFinished",
       made: 0,
-      releases: [releaseOf(join(place.path, "one"))],
+      releases: [releaseIn(first)],
     })
     expect(existsSync(events.at(-1).folder)).toBe(true)
   })
@@ -99,7 +100,7 @@ describe("a whole experiment", () => {
     const env = { EXP_WORKERS: "1", TZ: "Pacific/Auckland", LC_ALL: "tr_TR.UTF-8" }
     const second = await exp(place.path, ["run", "smallest.ts", "--runs", "two", "--jobs", "2"], env)
     expect(second.code).toBe(0)
-    const [one, two] = ["one", "two"].map((runs) => bytesBelow(releaseOf(join(place.path, runs)), volatile))
+    const [one, two] = [first, second].map((outcome) => bytesBelow(releaseIn(outcome), volatile))
     expect(Object.keys(two!)).toEqual(Object.keys(one!))
     for (const [path, bytes] of Object.entries(one!)) expect(bytes.equals(two![path]!), path).toBe(true)
     for (const kind of ["corpus", "tokenizer", "pack", "train", "decay", "benchmark", "select", "sweep"])
@@ -145,7 +146,7 @@ describe("an interrupted training", () => {
     const outcome = finished(child)
     let seen = 0
     child.stdout!.on("data", (chunk: Buffer) => {
-      seen = Math.max(seen, ...[...String(chunk).matchAll(/"done":(\d+)/g)].map((match) => Number(match[1])))
+      seen = Math.max(seen, ...[...String(chunk).matchAll(/"done":(\d+),"total":240,/g)].map((match) => Number(match[1])))
       if (seen >= 20 && !child.killed) child.kill("SIGINT")
     })
     const cut = await outcome
@@ -154,6 +155,7 @@ describe("an interrupted training", () => {
     expect(artifacts(join(place.path, "cut"), "train")).toEqual([])
     const rest = await exp(place.path, ["run", "long.ts", "--runs", "cut", "--until", "train"], { EXP_WORKERS: "1" })
     expect(rest.code).toBe(0)
+    expect(rest.stdout).toMatch(/goes on from step/)
     expect(Number(/goes on from step (\d+)/.exec(rest.stdout)?.[1])).toBeGreaterThanOrEqual(20)
     const whole = await exp(place.path, ["run", "long.ts", "--runs", "left-alone", "--until", "train"])
     expect(whole.code).toBe(0)

@@ -1,0 +1,90 @@
+/**
+ * Which artifacts somebody counts on: what runs and tags name. A run's journal says before a step begins which artifact it will
+ * make, so what a run in progress is making or has found is named here from the first moment.
+ */
+import { existsSync, readdirSync, statSync } from "node:fs"
+import { join } from "node:path"
+import { Effect, Schema } from "effect"
+import { read } from "../store/Journal.ts"
+import { readRecord } from "./RunFolder.ts"
+import * as Tags from "./Tags.ts"
+
+export class JournalUnreadable extends Schema.TaggedError<JournalUnreadable>()("JournalUnreadable", {
+  path: Schema.String,
+  problem: Schema.String,
+}) {
+  override get message() {
+    return `${this.path}: ${this.problem}\n  hint: what this run uses is not known; restore the journal or move the run's folder away`
+  }
+}
+
+export interface Mention {
+  readonly artifact: string
+  /** The run or tag. */
+  readonly by: string
+  /** Whether it was there once; what a step only began to make may never have come to be. */
+  readonly made: boolean
+}
+
+/** Runs that left anything to read, the newest last. */
+const foldersOf = (runs: string): ReadonlyArray<string> =>
+  !existsSync(runs)
+    ? []
+    : readdirSync(runs, { withFileTypes: true })
+        .filter((entry) => entry.isDirectory() && entry.name !== "store" && entry.name !== "tags")
+        .map((entry) => entry.name)
+        .filter((name) => existsSync(join(runs, name, "journal.ndjson")) || existsSync(join(runs, name, "run.json")))
+        .sort()
+
+const ofRun = (runs: string, run: string): Effect.Effect<ReadonlyArray<Mention>, JournalUnreadable> =>
+  Effect.gen(function* () {
+    const path = join(runs, run, "journal.ndjson")
+    const events = yield* Effect.try({
+      try: () => read(path) as ReadonlyArray<{ readonly _tag?: string; readonly artifact?: unknown }>,
+      catch: (cause) => new JournalUnreadable({ path, problem: cause instanceof Error ? cause.message : String(cause) }),
+    })
+    return [
+      ...(readRecord(join(runs, run))?.steps ?? []).map(({ artifact }) => ({ artifact, by: run, made: true })),
+      ...events.flatMap(({ _tag, artifact }) =>
+        typeof artifact === "string" ? [{ artifact, by: run, made: _tag !== "StepStarted" }] : [],
+      ),
+    ]
+  })
+
+const stampOf = (path: string): string => {
+  const stat = statSync(path, { throwIfNoEntry: false, bigint: true })
+  return stat === undefined ? "absent" : `${stat.size} ${stat.mtimeNs} ${stat.ino}`
+}
+
+/** Reads what has changed since it was last asked. */
+export class Mentions {
+  readonly #runs: string
+  readonly #seen = new Map<string, { readonly stamp: string; readonly mentions: ReadonlyArray<Mention> }>()
+  constructor(runs: string) {
+    this.#runs = runs
+  }
+
+  /** By artifact, who names it. */
+  readonly all: Effect.Effect<ReadonlyMap<string, ReadonlyArray<Mention>>, JournalUnreadable> = Effect.suspend(() =>
+    Effect.gen({ self: this }, function* () {
+      const byArtifact = new Map<string, Array<Mention>>()
+      const add = (mention: Mention): void => {
+        const known = byArtifact.get(mention.artifact) ?? []
+        if (!known.some(({ by, made }) => by === mention.by && (made || !mention.made))) known.push(mention)
+        byArtifact.set(mention.artifact, known)
+      }
+      for (const run of foldersOf(this.#runs)) {
+        const stamp = `${stampOf(join(this.#runs, run, "journal.ndjson"))}, ${stampOf(join(this.#runs, run, "run.json"))}`
+        let seen = this.#seen.get(run)
+        if (seen?.stamp !== stamp) {
+          seen = { stamp, mentions: yield* ofRun(this.#runs, run) }
+          this.#seen.set(run, seen)
+        }
+        seen.mentions.forEach(add)
+      }
+      for (const { name, artifacts } of Tags.list(this.#runs))
+        for (const artifact of artifacts) add({ artifact, by: `tag ${name}`, made: true })
+      return byArtifact
+    }),
+  )
+}
