@@ -1,6 +1,6 @@
 /**
  * A small English–Italian model, from text to a release, on two CPU cores.
- * Question: is a decay from step 300 already as good as one from step 450?
+ * Question: is a decay from step 200 already as good as one from step 300?
  */
 import { benchmark, corpus, decay, each, experiment, pack, release, select, sweep, tokenizer, train } from "exp"
 
@@ -16,10 +16,10 @@ export default experiment("small-en-it", { corpus: "experiments/corpus", seed: 1
 
   const model = { layers: 4, width: 128, heads: 4 }
   const recipe = { rowsPerStep: 16, peakLr: 3e-3, warmupSteps: 30, seed: set.seed }
-  const base = yield* train({ tokens, model, ...recipe, steps: 450, keepEvery: 150 })
+  const base = yield* train({ tokens, model, ...recipe, steps: 300, keepEvery: 100 })
 
-  const candidates = yield* each([300, 450], function* (step) {
-    const tail = yield* decay({ from: base.stableAt(step), steps: 100, finalLr: 1e-5, shape: "1-sqrt", every: 25 })
+  const candidates = yield* each([200, 300], function* (step) {
+    const tail = yield* decay({ from: base.stableAt(step), steps: 80, finalLr: 1e-5, shape: "1-sqrt", every: 20 })
     return yield* each(tail.checkpoints, function* (model) {
       return yield* benchmark({ model })
     })

@@ -48,10 +48,17 @@ describe("exp", () => {
         --log-level <all|trace|debug|info|warn|warning|error|fatal|none>    Sets the minimum log level (choices: all, trace, debug, info, warn, warning, error, fatal, none)
 
       SUBCOMMANDS
-        plan    Show what an experiment would do: what is done, what will run, what it costs
-        run     Run an experiment: do what its plan asks for and the store lacks
-        ls      List runs
-        show    Show a run: its steps, its winner, its release"
+        plan      Show what an experiment would do: what is done, what will run, what it costs
+        run       Run an experiment: do what its plan asks for and the store lacks
+        ls        List runs
+        show      Show a run: its steps, its winner, its release
+        why       Say why a step will run: what differs from the nearest result in the store
+        diff      Compare two runs: what went in, and what came out
+        tag       Give a run a name, or list the names there are
+        check     Check that everything in the store is there and whole
+        gc        Remove from the store what no run and no tag leads to
+        resume    Prove that interrupted training is the training that was never interrupted, bit for bit
+        doctor    Say what this machine has, and what is missing"
     `)
   })
 
@@ -100,10 +107,17 @@ describe("exp", () => {
         --log-level <all|trace|debug|info|warn|warning|error|fatal|none>    Sets the minimum log level (choices: all, trace, debug, info, warn, warning, error, fatal, none)
 
       SUBCOMMANDS
-        plan    Show what an experiment would do: what is done, what will run, what it costs
-        run     Run an experiment: do what its plan asks for and the store lacks
-        ls      List runs
-        show    Show a run: its steps, its winner, its release
+        plan      Show what an experiment would do: what is done, what will run, what it costs
+        run       Run an experiment: do what its plan asks for and the store lacks
+        ls        List runs
+        show      Show a run: its steps, its winner, its release
+        why       Say why a step will run: what differs from the nearest result in the store
+        diff      Compare two runs: what went in, and what came out
+        tag       Give a run a name, or list the names there are
+        check     Check that everything in the store is there and whole
+        gc        Remove from the store what no run and no tag leads to
+        resume    Prove that interrupted training is the training that was never interrupted, bit for bit
+        doctor    Say what this machine has, and what is missing
       stderr:
 
       ERROR

@@ -5,7 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import { expect } from "vitest"
 import { buildCorpus, type CorpusRequest, fingerprints, readInventory, split } from "../../src/data/Corpus.ts"
-import { noLicense } from "../../src/data/Source.ts"
+import { fingerprint, noLicense } from "../../src/data/Source.ts"
 import { Document } from "../../src/model/Corpus.ts"
 import { sha256 } from "../../src/model/Digest.ts"
 
@@ -36,24 +36,28 @@ const build = Effect.fnUntraced(function* (request: Omit<CorpusRequest, "out">) 
 const small = { validation: 0.1, holdout: 0.1, minimumDocuments: 1 }
 
 describe("split", () => {
-  const hashes = numbered(100, "text").map(sha256)
+  const parted = (texts: ReadonlyArray<string>, shares: Parameters<typeof split>[1]) => {
+    const prints = BigUint64Array.from(texts, fingerprint)
+    return Array.from(prints, split(prints, shares))
+  }
+  const texts = numbered(100, "text")
   const count = (parts: ReadonlyArray<string>) =>
     ["train", "validation", "holdout"].map((part) => parts.filter((each) => each === part).length)
 
   it("takes the first ranks by hash: shares of the documents, rounded up", () => {
-    const parts = split(hashes, { validation: 0.07, holdout: 0.005 })
+    const parts = parted(texts, { validation: 0.07, holdout: 0.005 })
     assert.deepStrictEqual(count(parts), [92, 7, 1])
-    const ranked = hashes.map((hash, index) => [hash, parts[index]!] as const).sort(([a], [b]) => (a < b ? -1 : 1))
+    const ranked = texts.map((text, index) => [sha256(text), parts[index]!] as const).sort(([a], [b]) => (a < b ? -1 : 1))
     assert.deepStrictEqual(
       ranked.slice(0, 9).map(([, part]) => part),
       [...Array(7).fill("validation"), "holdout", "train"],
     )
-    assert.deepStrictEqual(count(split(hashes, { validation: 0, holdout: 0 })), [100, 0, 0])
+    assert.deepStrictEqual(count(parted(texts, { validation: 0, holdout: 0 })), [100, 0, 0])
   })
 
   it.effect.prop("keeps equal texts together", [Schema.Array(Schema.Literals(["a", "b", "c", "d", "e"]))], ([texts]) =>
     Effect.sync(() => {
-      const parts = split(texts.map(sha256), { validation: 0.3, holdout: 0.3 })
+      const parts = parted(texts, { validation: 0.3, holdout: 0.3 })
       for (const text of new Set(texts))
         assert.strictEqual(new Set(parts.filter((_, index) => texts[index] === text)).size, 1)
       assert.isAtLeast(count(parts)[1]!, Math.ceil(texts.length * 0.3 - 1e-9))
@@ -77,7 +81,7 @@ describe("buildCorpus", () => {
         evaluate: { en: ["books_en"] },
         split: small,
       })
-      assert.deepStrictEqual(inventory, yield* readInventory(out))
+      assert.deepStrictEqual(yield* readInventory(out), { sources: inventory.sources })
       assert.deepStrictEqual(
         inventory.sources.map(({ source, language, role, parts }) => [
           source,
@@ -143,6 +147,27 @@ describe("buildCorpus", () => {
       })
       const unknown = yield* Effect.flip(build({ ...request, evaluate: { code: ["coda"] } }))
       assert.match(unknown.message, /which has a, code\n {2}hint: did you mean "code"\?/)
+    }),
+  )
+
+  it.effect("writes ids that are unique in the corpus, whatever sources call their documents", () =>
+    Effect.gen(function* () {
+      const from = yield* temporary
+      for (const source of ["a", "b"])
+        writeFileSync(
+          join(from, `${source}.jsonl`),
+          ["1", "b:2", "", undefined, "a-5", 6]
+            .map((id, index) => `${JSON.stringify({ id, text: `text ${index}` })}\n`)
+            .join(""),
+        )
+      const { documents } = yield* build({ from, train: { en: ["a"] }, evaluate: { en: ["b"] }, split: small })
+      assert.deepStrictEqual(
+        ["a", "b"].map((source) => documents(source).map(({ id }) => id)),
+        [
+          ["a:1", "a:b:2", "a:3", "a:4", "a:a-5", "a:6"],
+          ["b:1", "b:2", "b:3", "b:4", "b:a-5", "b:6"],
+        ],
+      )
     }),
   )
 

@@ -54,7 +54,7 @@ describe("a source", () => {
         "b.jsonl.gz": gzipSync(lines.trimEnd().replaceAll("\n", "\r\n")),
       })
       assert.deepStrictEqual(yield* read(folder, "a"), [
-        { id: "7", text: "uno", language: "it", license: "CC0-1.0", attribution: "un giornale", record: 1 },
+        { id: "a:7", text: "uno", language: "it", license: "CC0-1.0", attribution: "un giornale", record: 1 },
         { id: "a:2", text: "due", language: undefined, license: "NOASSERTION", attribution: undefined, record: 2 },
       ])
       assert.deepStrictEqual(texts(yield* read(folder, "b")), ["uno", "due"])
@@ -81,7 +81,7 @@ describe("a source", () => {
       assert.deepStrictEqual(texts(documents), ["uno", "due 😀", "tre"])
       assert.deepStrictEqual(
         documents.map(({ id }) => id),
-        ["x", "y", "z"],
+        ["p:x", "p:y", "p:z"],
       )
     }),
   )
@@ -212,7 +212,7 @@ describe("a source", () => {
           hint: write \`license\` as a string or leave it out
         a.jsonl, record 2: \`lang\` is "it", the experiment says "en"
           hint: list the source under its own language, or correct the record
-        a.jsonl, record 2: id "1" was there before
+        a.jsonl, record 2: id "a:1" was there before
           hint: ids are unique in a source; leave \`id\` out to have records numbered"
       `)
     }),

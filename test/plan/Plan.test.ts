@@ -39,12 +39,12 @@ describe("a fan-out", () => {
       }),
     )
     expect(planText(nodes)).toMatchInlineSnapshot(`
-      "corpus-82e8f395a9ae  corpus
-      tokenizer-f877c9138dab  tokenizer  corpus=corpus-82e8f395a9ae
-      pack-c6153bcb6913  pack  corpus=corpus-82e8f395a9ae  tokenizer=tokenizer-f877c9138dab
-      train-c6a829856464  train 0→300  tokens=pack-c6153bcb6913
-      decay-ba0477bfcc5e  decay 100→110  from=train-c6a829856464#step_100
-      decay-7ffe7bf39e13  decay 300→310  from=train-c6a829856464#step_300"
+      "corpus-4afd5fa5fb53  corpus
+      tokenizer-8bf036c2e6a9  tokenizer  corpus=corpus-4afd5fa5fb53
+      pack-cf1e56d2dd8b  pack  corpus=corpus-4afd5fa5fb53  tokenizer=tokenizer-8bf036c2e6a9
+      train-415e70954f28  train 0→300  tokens=pack-cf1e56d2dd8b
+      decay-a9fd5e8601a3  decay 100→110  from=train-415e70954f28#step_100
+      decay-913cdd85ba9a  decay 300→310  from=train-415e70954f28#step_300"
     `)
   })
 
@@ -62,17 +62,17 @@ describe("a fan-out", () => {
       }),
     )
     expect(planText(nodes)).toMatchInlineSnapshot(`
-      "corpus-82e8f395a9ae  corpus
-      tokenizer-f877c9138dab  tokenizer  corpus=corpus-82e8f395a9ae
-      pack-c6153bcb6913  pack  corpus=corpus-82e8f395a9ae  tokenizer=tokenizer-f877c9138dab
-      train-c6a829856464  train 0→300  tokens=pack-c6153bcb6913
-      decay-3a4d08d0653d  decay 100→150  from=train-c6a829856464#step_100
-      benchmark-d57ec639779b  benchmark step_125  model=decay-3a4d08d0653d#step_125
-      benchmark-1421a07a5351  benchmark step_150  model=decay-3a4d08d0653d#step_150
-      decay-8322d689f9a4  decay 200→250  from=train-c6a829856464#step_200
-      benchmark-a4f10117a7be  benchmark step_225  model=decay-8322d689f9a4#step_225
-      benchmark-eb1b9dc0f047  benchmark step_250  model=decay-8322d689f9a4#step_250
-      select-d61fb90cb4a5  select by val_loss_mixed  among=benchmark-d57ec639779b,benchmark-1421a07a5351,benchmark-a4f10117a7be,benchmark-eb1b9dc0f047"
+      "corpus-4afd5fa5fb53  corpus
+      tokenizer-8bf036c2e6a9  tokenizer  corpus=corpus-4afd5fa5fb53
+      pack-cf1e56d2dd8b  pack  corpus=corpus-4afd5fa5fb53  tokenizer=tokenizer-8bf036c2e6a9
+      train-415e70954f28  train 0→300  tokens=pack-cf1e56d2dd8b
+      decay-2ed035044343  decay 100→150  from=train-415e70954f28#step_100
+      benchmark-67015372ca0f  benchmark step_125  model=decay-2ed035044343#step_125
+      benchmark-91cccf15def4  benchmark step_150  model=decay-2ed035044343#step_150
+      decay-c3762e2738d7  decay 200→250  from=train-415e70954f28#step_200
+      benchmark-bccc2ddace01  benchmark step_225  model=decay-c3762e2738d7#step_225
+      benchmark-69bbb2814f4c  benchmark step_250  model=decay-c3762e2738d7#step_250
+      select-56550705c9b0  select by val_loss_mixed  among=benchmark-67015372ca0f,benchmark-91cccf15def4,benchmark-bccc2ddace01,benchmark-69bbb2814f4c"
     `)
   })
 
@@ -94,16 +94,16 @@ describe("a fan-out", () => {
       }),
     )
     expect(planText(nodes)).toMatchInlineSnapshot(`
-      "corpus-82e8f395a9ae  corpus
-      tokenizer-f877c9138dab  tokenizer  corpus=corpus-82e8f395a9ae
-      pack-c6153bcb6913  pack  corpus=corpus-82e8f395a9ae  tokenizer=tokenizer-f877c9138dab
-      train-c6a829856464  train 0→300  tokens=pack-c6153bcb6913
-      each-36190a8fa2f0  each ×≤10  of=train-c6a829856464#*
-        decay-99524acf1c62  decay +50  from=item
-        benchmark-634dbbbc6833  benchmark +25  model=decay-99524acf1c62#+25
-        benchmark-6c39db403094  benchmark +50  model=decay-99524acf1c62#+50
-      select-29184d8d78fe  select by val_loss_mixed  among=each-36190a8fa2f0
-      sweep-b8b92c778276  sweep decoding  model=select-29184d8d78fe"
+      "corpus-4afd5fa5fb53  corpus
+      tokenizer-8bf036c2e6a9  tokenizer  corpus=corpus-4afd5fa5fb53
+      pack-cf1e56d2dd8b  pack  corpus=corpus-4afd5fa5fb53  tokenizer=tokenizer-8bf036c2e6a9
+      train-415e70954f28  train 0→300  tokens=pack-cf1e56d2dd8b
+      each-e7fb024bf57b  each ×≤10  of=train-415e70954f28#*
+        decay-b98ea29ba9a8  decay +50  from=item
+        benchmark-0cb1c220dd8a  benchmark +25  model=decay-b98ea29ba9a8#+25
+        benchmark-daaef8a1e3d9  benchmark +50  model=decay-b98ea29ba9a8#+50
+      select-0b85e5be6595  select by val_loss_mixed  among=each-e7fb024bf57b
+      sweep-f312698da922  sweep decoding  model=select-0b85e5be6595"
     `)
     expect(forecastOf(nodes)).toMatchInlineSnapshot(`
       {

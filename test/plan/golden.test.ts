@@ -15,23 +15,23 @@ const root = join(import.meta.dirname, "../..")
 describe("the plan of experiments/small-en-it.ts", () => {
   it("is this one", () => {
     expect(textOf(smallEnIt)).toMatchInlineSnapshot(`
-      "corpus-853fb7b0de5b  corpus
-      tokenizer-085bcb57d0e3  tokenizer  corpus=corpus-853fb7b0de5b
-      pack-94b750eb6f68  pack  corpus=corpus-853fb7b0de5b  tokenizer=tokenizer-085bcb57d0e3
-      train-a53d91356f2d  train 0→450  tokens=pack-94b750eb6f68
-      decay-2832d83be20d  decay 300→400  from=train-a53d91356f2d#step_300
-      benchmark-358420f6144a  benchmark step_325  model=decay-2832d83be20d#step_325
-      benchmark-eb103cac5c31  benchmark step_350  model=decay-2832d83be20d#step_350
-      benchmark-612926a90c71  benchmark step_375  model=decay-2832d83be20d#step_375
-      benchmark-64a9c8c8d322  benchmark step_400  model=decay-2832d83be20d#step_400
-      decay-874987c657cb  decay 450→550  from=train-a53d91356f2d#step_450
-      benchmark-48cc1b9a1aec  benchmark step_475  model=decay-874987c657cb#step_475
-      benchmark-538b9dcd0e4a  benchmark step_500  model=decay-874987c657cb#step_500
-      benchmark-0d434e7669f9  benchmark step_525  model=decay-874987c657cb#step_525
-      benchmark-c9f7bf4ac3c9  benchmark step_550  model=decay-874987c657cb#step_550
-      select-d2ebafd8693b  select by val_loss_mixed  among=benchmark-358420f6144a,benchmark-eb103cac5c31,benchmark-612926a90c71,benchmark-64a9c8c8d322,benchmark-48cc1b9a1aec,benchmark-538b9dcd0e4a,benchmark-0d434e7669f9,benchmark-c9f7bf4ac3c9
-      sweep-5fe6f927f8c6  sweep decoding  model=select-d2ebafd8693b
-      release-ddbb78b6f810  release small-en-it  model=select-d2ebafd8693b  decoding=sweep-5fe6f927f8c6"
+      "corpus-1743fb6f6c93  corpus
+      tokenizer-c3979a6ff3cd  tokenizer  corpus=corpus-1743fb6f6c93
+      pack-c408f710bf0a  pack  corpus=corpus-1743fb6f6c93  tokenizer=tokenizer-c3979a6ff3cd
+      train-78b512d41252  train 0→300  tokens=pack-c408f710bf0a
+      decay-665144bd4398  decay 200→280  from=train-78b512d41252#step_200
+      benchmark-b1c544c6f37c  benchmark step_220  model=decay-665144bd4398#step_220
+      benchmark-e03a03dd5144  benchmark step_240  model=decay-665144bd4398#step_240
+      benchmark-2f2aba5af0a6  benchmark step_260  model=decay-665144bd4398#step_260
+      benchmark-ac77ee8f659b  benchmark step_280  model=decay-665144bd4398#step_280
+      decay-c226d106caf4  decay 300→380  from=train-78b512d41252#step_300
+      benchmark-d44edf442c52  benchmark step_320  model=decay-c226d106caf4#step_320
+      benchmark-e264ed002c17  benchmark step_340  model=decay-c226d106caf4#step_340
+      benchmark-47f9fce09ade  benchmark step_360  model=decay-c226d106caf4#step_360
+      benchmark-3e6ae0f3eb31  benchmark step_380  model=decay-c226d106caf4#step_380
+      select-36852c57c605  select by val_loss_mixed  among=benchmark-b1c544c6f37c,benchmark-e03a03dd5144,benchmark-2f2aba5af0a6,benchmark-ac77ee8f659b,benchmark-d44edf442c52,benchmark-e264ed002c17,benchmark-47f9fce09ade,benchmark-3e6ae0f3eb31
+      sweep-09b480f67be9  sweep decoding  model=select-36852c57c605
+      release-713d274bf47f  release small-en-it  model=select-36852c57c605  decoding=sweep-09b480f67be9"
     `)
   })
 
