@@ -1,12 +1,10 @@
 /**
  * `exp ls` and `exp show`: what has been run.
  */
-import { existsSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { Console, Effect } from "effect"
-import { suggestion } from "../model/DidYouMean.ts"
 import * as RunFolder from "../run/RunFolder.ts"
-import { NotFound } from "./Errors.ts"
+import { resolveRun } from "../run/Tags.ts"
 import { summary } from "./Outcome.ts"
 import { duration, table } from "./Table.ts"
 
@@ -36,16 +34,8 @@ export const ls = Effect.fn("exp ls")(function* (runs: string, json: boolean) {
   )
 })
 
-export const show = Effect.fn("exp show")(function* (runs: string, name: string, json: boolean) {
-  const folder = existsSync(join(name, "run.json")) ? resolve(name) : join(resolve(runs), name)
-  const record = RunFolder.readRecord(folder)
-  if (record === undefined) {
-    const names = RunFolder.list(resolve(runs)).map((one) => one.name)
-    return yield* new NotFound({
-      what: `there is no run \`${name}\``,
-      hint: names.length === 0 ? "nothing was run yet" : suggestion(name, names),
-    })
-  }
+export const show = Effect.fn("exp show")(function* (runs: string, wanted: string, json: boolean) {
+  const { name, folder, record } = yield* resolveRun(resolve(runs), wanted)
   if (json) return yield* Console.log(JSON.stringify({ name, folder, ...record }))
   const pathOf = (artifact: string) => join(resolve(runs), "store", artifact)
   yield* Console.log(

@@ -2,9 +2,9 @@
  * What people and machines see while a run goes on. Three renderers of the same events: a live display on a terminal, plain lines
  * where there is none, NDJSON for programs.
  */
-import { relative } from "node:path"
 import type { Progress } from "../plan/Work.ts"
 import type { RunEvent } from "../run/Reporter.ts"
+import { Estimate } from "./Estimate.ts"
 import { count, duration } from "./Table.ts"
 
 export interface Renderer {
@@ -12,8 +12,6 @@ export interface Renderer {
   /** Leaves the terminal as it was found. */
   readonly close: () => void
 }
-
-const here = (path: string): string => relative(process.cwd(), path) || "."
 
 /** Estimates the time left of one step from the pace since it was first seen. */
 class Pace {
@@ -100,6 +98,7 @@ const bar = (share: number, width: number): string => {
 export const terminal = (write: (text: string) => void, columns: () => number): Renderer => {
   const running = new Map<string, { readonly label: string; readonly pace: Pace; progress: Progress | undefined }>()
   const started = performance.now()
+  let estimate = new Estimate([])
   let total = 0
   let done = 0
   let drawn = 0
@@ -116,7 +115,12 @@ export const terminal = (write: (text: string) => void, columns: () => number): 
         : `  ${bar(progress.done / progress.total, 16)} ${label}  ${progressText(progress, pace.secondsLeft(progress))}`,
     )
     const seconds = (performance.now() - started) / 1000
-    return total === 0 ? [] : [...lines, `  ${bar(done / total, 16)} ${done}/${total} steps · ${duration(seconds)}`]
+    const left = estimate.left()
+    const remaining =
+      left === undefined ? "" : ` · ${left.atLeast ? "at least " : "about "}${duration(left.seconds)} left`
+    return total === 0
+      ? []
+      : [...lines, `  ${bar(done / total, 16)} ${done}/${total} steps · ${duration(seconds)}${remaining}`]
   }
   const draw = (above = ""): void => {
     const lines = footer().map(clip)
@@ -126,10 +130,18 @@ export const terminal = (write: (text: string) => void, columns: () => number): 
   }
   return {
     emit: (event) => {
-      if (event._tag === "RunStarted") total = event.steps
-      if (event._tag === "StepStarted")
+      if (event._tag === "RunStarted") {
+        total = event.steps
+        estimate = new Estimate(event.work)
+      }
+      if (event._tag === "StepStarted") {
+        estimate.started(event.step)
         running.set(event.step, { label: event.label, pace: new Pace(), progress: undefined })
+      }
+      if (event._tag === "StepFinished") estimate.finished(event.step, event.seconds)
+      if (event._tag === "StepCached" || event._tag === "StepFailed") estimate.ended(event.step)
       if (event._tag === "StepProgress") {
+        estimate.progress(event.step, event.progress)
         const one = running.get(event.step)
         if (one !== undefined) one.progress = event.progress
         if (performance.now() - last > 100) draw()
@@ -170,5 +182,3 @@ export const ndjson = (write: (text: string) => void): Renderer => {
     close: () => {},
   }
 }
-
-export const relativePath = here

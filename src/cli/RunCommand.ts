@@ -33,8 +33,6 @@ const rendererFor = (json: boolean): Renderer => {
     : plain(write)
 }
 
-const countNodes = (nodes: ReadonlyArray<Node>): number => nodes.filter((node) => node.body === undefined).length
-
 export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
   const { file, plan } = yield* open(settings.file, settings.set, settings.runs)
   const nodes = settings.until === undefined ? plan.nodes : until(plan.nodes, settings.until)
@@ -70,7 +68,10 @@ export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
       ...rest,
     })
   record({ outcome: "running", releases: [] })
-  emit({ _tag: "RunStarted", experiment: plan.experiment, run: basename(folder), steps: countNodes(nodes) })
+  const work = nodes
+    .filter((node) => node.body === undefined)
+    .map(({ id, definition, forecast }) => ({ step: id, kind: definition.kind, amount: forecast.optimizerSteps ?? 1 }))
+  emit({ _tag: "RunStarted", experiment: plan.experiment, run: basename(folder), steps: work.length, work })
 
   yield* Effect.gen(function* () {
     const store = yield* Store

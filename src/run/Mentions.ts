@@ -5,7 +5,7 @@
 import { existsSync, readdirSync, statSync } from "node:fs"
 import { join } from "node:path"
 import { Effect, Schema } from "effect"
-import { read } from "../store/Journal.ts"
+import * as Journal from "../store/Journal.ts"
 import { readRecord } from "./RunFolder.ts"
 import * as Tags from "./Tags.ts"
 
@@ -40,8 +40,9 @@ const ofRun = (runs: string, run: string): Effect.Effect<ReadonlyArray<Mention>,
   Effect.gen(function* () {
     const path = join(runs, run, "journal.ndjson")
     const events = yield* Effect.try({
-      try: () => read(path) as ReadonlyArray<{ readonly _tag?: string; readonly artifact?: unknown }>,
-      catch: (cause) => new JournalUnreadable({ path, problem: cause instanceof Error ? cause.message : String(cause) }),
+      try: () => Journal.read(path) as ReadonlyArray<{ readonly _tag?: string; readonly artifact?: unknown }>,
+      catch: (cause) =>
+        new JournalUnreadable({ path, problem: cause instanceof Error ? cause.message : String(cause) }),
     })
     return [
       ...(readRecord(join(runs, run))?.steps ?? []).map(({ artifact }) => ({ artifact, by: run, made: true })),
@@ -56,35 +57,27 @@ const stampOf = (path: string): string => {
   return stat === undefined ? "absent" : `${stat.size} ${stat.mtimeNs} ${stat.ino}`
 }
 
-/** Reads what has changed since it was last asked. */
-export class Mentions {
-  readonly #runs: string
-  readonly #seen = new Map<string, { readonly stamp: string; readonly mentions: ReadonlyArray<Mention> }>()
-  constructor(runs: string) {
-    this.#runs = runs
-  }
-
-  /** By artifact, who names it. */
-  readonly all: Effect.Effect<ReadonlyMap<string, ReadonlyArray<Mention>>, JournalUnreadable> = Effect.suspend(() =>
-    Effect.gen({ self: this }, function* () {
-      const byArtifact = new Map<string, Array<Mention>>()
-      const add = (mention: Mention): void => {
-        const known = byArtifact.get(mention.artifact) ?? []
-        if (!known.some(({ by, made }) => by === mention.by && (made || !mention.made))) known.push(mention)
-        byArtifact.set(mention.artifact, known)
-      }
-      for (const run of foldersOf(this.#runs)) {
-        const stamp = `${stampOf(join(this.#runs, run, "journal.ndjson"))}, ${stampOf(join(this.#runs, run, "run.json"))}`
-        let seen = this.#seen.get(run)
-        if (seen?.stamp !== stamp) {
-          seen = { stamp, mentions: yield* ofRun(this.#runs, run) }
-          this.#seen.set(run, seen)
-        }
-        seen.mentions.forEach(add)
-      }
-      for (const { name, artifacts } of Tags.list(this.#runs))
-        for (const artifact of artifacts) add({ artifact, by: `tag ${name}`, made: true })
-      return byArtifact
-    }),
-  )
+/** By artifact, who names it. Asked again, it reads what has changed since. */
+export const mentionsOf = (
+  runs: string,
+): Effect.Effect<ReadonlyMap<string, ReadonlyArray<Mention>>, JournalUnreadable> => {
+  const read = new Map<string, { readonly stamp: string; readonly mentions: ReadonlyArray<Mention> }>()
+  return Effect.gen(function* () {
+    const byArtifact = new Map<string, Array<Mention>>()
+    const add = (mention: Mention): void => {
+      const known = byArtifact.get(mention.artifact) ?? []
+      if (!known.some(({ by, made }) => by === mention.by && (made || !mention.made))) known.push(mention)
+      byArtifact.set(mention.artifact, known)
+    }
+    for (const run of foldersOf(runs)) {
+      const stamp = `${stampOf(join(runs, run, "journal.ndjson"))}, ${stampOf(join(runs, run, "run.json"))}`
+      const before = read.get(run)
+      const mentions = before?.stamp === stamp ? before.mentions : yield* ofRun(runs, run)
+      read.set(run, { stamp, mentions })
+      mentions.forEach(add)
+    }
+    for (const { name, artifacts } of Tags.list(runs))
+      for (const artifact of artifacts) add({ artifact, by: `tag ${name}`, made: true })
+    return byArtifact
+  })
 }

@@ -4,8 +4,21 @@
 import { Context } from "effect"
 import type { Progress } from "../plan/Work.ts"
 
+/** A step of the plan and how much work it is: optimizer steps where they are known, else one. */
+export interface PlannedWork {
+  readonly step: string
+  readonly kind: string
+  readonly amount: number
+}
+
 export type RunEvent =
-  | { readonly _tag: "RunStarted"; readonly experiment: string; readonly run: string; readonly steps: number }
+  | {
+      readonly _tag: "RunStarted"
+      readonly experiment: string
+      readonly run: string
+      readonly steps: number
+      readonly work: ReadonlyArray<PlannedWork>
+    }
   | { readonly _tag: "StepCached"; readonly step: string; readonly label: string; readonly artifact: string }
   | { readonly _tag: "StepStarted"; readonly step: string; readonly label: string; readonly artifact: string }
   | { readonly _tag: "StepProgress"; readonly step: string; readonly label: string; readonly progress: Progress }

@@ -1,0 +1,53 @@
+/**
+ * `exp resume --prove`: interrupted training is the training that was never interrupted, shown on a checkpoint of one's own.
+ */
+import { join, resolve } from "node:path"
+import { Console, Effect, Schema } from "effect"
+import { locate, type Proof, prove, runsOf } from "../run/ResumeProof.ts"
+import { services } from "./Project.ts"
+import { table } from "./Table.ts"
+
+export class ResumeDiffers extends Schema.TaggedError<ResumeDiffers>()("ResumeDiffers", {
+  artifact: Schema.String,
+  step: Schema.Int,
+}) {
+  override get message() {
+    return `${this.artifact}: the checkpoints after step ${this.step} are not byte-equal\n  hint: report this with the output of \`exp doctor\`; bit equality is promised on the same engine and device`
+  }
+}
+
+export interface ResumeSettings {
+  readonly prove: string
+  readonly steps: number | undefined
+  readonly runs: string
+  readonly json: boolean
+}
+
+const NAMES = { "model.safetensors": "weights", "optimizer.safetensors": "moments", "state.json": "state" } as const
+
+const text = (proof: Proof): string => {
+  const { artifact, from, cut, to, checkpoints, equal, notStored } = proof
+  const rows = Object.entries(NAMES).flatMap(([file, name]) =>
+    checkpoints.map(({ what, sha256 }, index) => [index === 0 ? name : "", what, sha256[file as keyof typeof NAMES]]),
+  )
+  return [
+    `${artifact}: steps ${from} to ${to}, at a stretch and cut by a resume point after step ${cut}`,
+    "",
+    table(["", `after step ${to}`, "sha256"], rows),
+    "",
+    equal ? "weights, moments and state are byte-equal" : "they are not byte-equal",
+    ...(notStored === undefined ? [] : [`not compared with a stored checkpoint: ${notStored}`]),
+  ].join("\n")
+}
+
+export const resume = Effect.fn("exp resume")(function* (settings: ResumeSettings) {
+  const place = yield* locate(resolve(settings.runs), settings.prove)
+  const runs = runsOf(place)
+  const proof = yield* prove(place, {
+    steps: settings.steps,
+    scratch: join(runs, ".cache"),
+    say: (text) => void (process.stderr.isTTY && process.stderr.write(`${text}\n`)),
+  }).pipe(Effect.provide(services(runs)))
+  yield* Console.log(settings.json ? JSON.stringify(proof) : text(proof))
+  if (!proof.equal) return yield* new ResumeDiffers({ artifact: proof.artifact, step: proof.to })
+})

@@ -1,0 +1,169 @@
+/**
+ * Why a step will run, or will not: what makes its key differ from that of the nearest stored artifact of its kind.
+ */
+import { Effect } from "effect"
+import { Engine } from "../engine/Engine.ts"
+import type { Ref } from "../model/Artifact.ts"
+import { digest } from "../model/Digest.ts"
+import type { Node } from "../plan/Plan.ts"
+import type { InputRecord, Manifest } from "../store/Manifest.ts"
+import { Store } from "../store/Store.ts"
+import { codeDigest } from "./Code.ts"
+import { type Field, fields, type Making } from "./Fields.ts"
+import { standings } from "./Peek.ts"
+
+interface Named {
+  readonly step: string
+  readonly label: string
+  readonly kind: string
+}
+
+export type Reason = Named &
+  (
+    | { readonly _tag: "Cached"; readonly artifact: string; readonly otherCode: boolean }
+    /** Its artifact is there and cannot be trusted. */
+    | { readonly _tag: "Damaged"; readonly artifact: string; readonly problem: string }
+    /** Nothing of its kind was ever stored. */
+    | { readonly _tag: "First"; readonly artifact: string }
+    | {
+        readonly _tag: "WillRun"
+        readonly artifact: string
+        readonly nearest: string
+        readonly fields: ReadonlyArray<Field>
+        /** Parameters that say how far or how often, not what: the run goes on from the nearest. */
+        readonly elastic: boolean
+      }
+    /** Its inputs are not known; `for` is the first step before it that will run. */
+    | { readonly _tag: "Waits"; readonly for: string }
+    /** It is, or reads, what comes out of a fan-out whose length the run finds out. */
+    | { readonly _tag: "FansOut"; readonly of: string }
+  )
+
+const withBodies = (nodes: ReadonlyArray<Node>): ReadonlyArray<Node> =>
+  nodes.flatMap((node) => [node, ...withBodies(node.body?.nodes ?? [])])
+
+/** Steps that a word means: an id, a label or a kind. */
+export const named = (nodes: ReadonlyArray<Node>, word: string): ReadonlyArray<Node> => {
+  const all = withBodies(nodes)
+  for (const is of [
+    (node: Node) => node.id === word,
+    (node: Node) => node.label === word,
+    (node: Node) => node.definition.kind === word,
+  ]) {
+    const found = all.filter(is)
+    if (found.length > 0) return found
+  }
+  return []
+}
+
+/** What `named` would find something for. */
+export const names = (nodes: ReadonlyArray<Node>): ReadonlyArray<string> => [
+  ...new Set(withBodies(nodes).flatMap((node) => [node.definition.kind, node.label])),
+]
+
+/** Reasons for the steps asked about, and after them for those that they wait for. */
+export const why = Effect.fn("Why.why")(function* (nodes: ReadonlyArray<Node>, asked: ReadonlyArray<Node>) {
+  const store = yield* Store
+  const { numerics } = yield* Engine
+  const standing = yield* standings(nodes)
+  const manifests = new Map((yield* store.list()).map((manifest) => [manifest.artifact, manifest]))
+  const all = withBodies(nodes)
+  const byId = new Map(all.map((node) => [node.id, node]))
+  const fanOutOf = new Map(all.flatMap((node) => (node.body === undefined ? [] : [[node.body.item, node] as const])))
+
+  const sourceOf = (ref: Ref): Node | undefined => (ref._tag === "Output" ? byId.get(ref.step) : fanOutOf.get(ref.of))
+  /** Everything a step comes from, itself left out. */
+  const before = (node: Node, seen = new Set<Node>()): ReadonlySet<Node> => {
+    for (const ref of Object.values(node.inputs).flat()) {
+      const source = sourceOf(ref)
+      if (source === undefined || seen.has(source)) continue
+      seen.add(source)
+      before(source, seen)
+    }
+    return seen
+  }
+
+  const recordOf = (ref: Ref): InputRecord => {
+    const here = ref._tag === "Output" ? standing.get(ref.step) : undefined
+    if (here === undefined || here._tag === "NotKnownYet") throw new Error("a step with a key has inputs")
+    const { identity } = manifests.get(here.artifact)!
+    if (ref.part === undefined) return { artifact: here.artifact, identity }
+    return { artifact: here.artifact, part: ref.part, identity: digest({ of: identity, part: ref.part }) }
+  }
+
+  const makingOf = (node: Node) =>
+    Effect.gen(function* () {
+      const { definition } = node
+      const outside =
+        definition.outside === undefined
+          ? undefined
+          : ((yield* definition.outside(node.params) as Effect.Effect<unknown, unknown>) as Manifest["outside"])
+      return {
+        kind: definition.kind,
+        version: definition.version,
+        params: node.params,
+        inputs: Object.fromEntries(Object.entries(node.inputs).map(([name, refs]) => [name, refs.map(recordOf)])),
+        ...(outside !== undefined && { outside }),
+        ...(definition.computes && { engine: numerics }),
+      } satisfies Making
+    })
+
+  const reasonFor = (node: Node) =>
+    Effect.gen(function* () {
+      const { definition } = node
+      const own: Named = { step: node.id, label: node.label, kind: definition.kind }
+      const here = standing.get(node.id)
+      if (here?._tag === "Cached")
+        return {
+          ...own,
+          _tag: "Cached",
+          artifact: here.artifact,
+          otherCode: here.code !== codeDigest(),
+        } satisfies Reason
+      if (here?._tag !== "WillRun") {
+        const sources = before(node)
+        const first = all.find((one) => sources.has(one) && standing.get(one.id)?._tag === "WillRun")
+        if (first !== undefined) return { ...own, _tag: "Waits", for: first.id } satisfies Reason
+        const fanOut = node.body === undefined ? [...sources].find((one) => one.body !== undefined) : node
+        return { ...own, _tag: "FansOut", of: (fanOut ?? node).label } satisfies Reason
+      }
+      const { artifact } = here
+      let problem: string | undefined
+      yield* store.find(artifact, (said) => {
+        problem = said
+      })
+      if (problem !== undefined) return { ...own, _tag: "Damaged", artifact, problem } satisfies Reason
+      const making = yield* makingOf(node)
+      const nearest = [...manifests.values()]
+        .filter(({ kind }) => kind === definition.kind)
+        .map((manifest) => ({ manifest, fields: fields(manifest, making, manifests, definition.wholeSelection ?? []) }))
+        .reduce<{ readonly manifest: Manifest; readonly fields: ReadonlyArray<Field> } | undefined>(
+          (best, one) => (best === undefined || one.fields.length < best.fields.length ? one : best),
+          undefined,
+        )
+      if (nearest === undefined) return { ...own, _tag: "First", artifact } satisfies Reason
+      return {
+        ...own,
+        _tag: "WillRun",
+        artifact,
+        nearest: nearest.manifest.artifact,
+        fields: nearest.fields,
+        elastic:
+          definition.resumable === true &&
+          nearest.fields.every(
+            ({ what, name, through }) =>
+              through.length === 0 && what === "parameter" && definition.elastic.includes(name),
+          ),
+      } satisfies Reason
+    })
+
+  const reasons = new Map<string, Reason>()
+  const open = [...asked]
+  for (let node = open.shift(); node !== undefined; node = open.shift()) {
+    if (reasons.has(node.id)) continue
+    const reason: Reason = yield* reasonFor(node)
+    reasons.set(node.id, reason)
+    if (reason._tag === "Waits") open.push(byId.get(reason.for)!)
+  }
+  return [...reasons.values()]
+})

@@ -1,0 +1,37 @@
+import { describe, expect, it } from "vitest"
+import { Estimate } from "../../src/cli/Estimate.ts"
+
+const work = [
+  { step: "train", kind: "train", amount: 100 },
+  { step: "decay-a", kind: "decay", amount: 20 },
+  { step: "decay-b", kind: "decay", amount: 40 },
+  { step: "sweep", kind: "sweep", amount: 1 },
+]
+const clock = () => {
+  let seconds = 0
+  return { now: () => seconds, pass: (more: number) => (seconds += more) }
+}
+
+describe("the time a run still takes", () => {
+  it("is not said while nothing has run", () => {
+    expect(new Estimate(work, () => 0).left()).toBeUndefined()
+  })
+
+  it("follows the pace of a running step, and is a lower bound while kinds are unknown", () => {
+    const { now, pass } = clock()
+    const estimate = new Estimate(work, now)
+    estimate.started("train")
+    pass(10)
+    estimate.progress("train", { done: 25, total: 100, unit: "steps" })
+    expect(estimate.left()).toEqual({ seconds: 30, atLeast: true })
+  })
+
+  it("counts a step of a kind seen before by its amount of work", () => {
+    const estimate = new Estimate(work, () => 0)
+    estimate.finished("train", 10)
+    estimate.finished("decay-a", 4)
+    expect(estimate.left()).toEqual({ seconds: 8, atLeast: true })
+    estimate.ended("sweep")
+    expect(estimate.left()).toEqual({ seconds: 8, atLeast: false })
+  })
+})
