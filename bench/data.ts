@@ -7,7 +7,17 @@
  * in real text, and is removed afterwards. Peak memory is VmHWM of the process (Linux). Prints JSON.
  */
 import { spawnSync } from "node:child_process"
-import { closeSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, statSync, writeSync } from "node:fs"
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -44,7 +54,7 @@ const make = (path: string, bytes: number): { readonly documents: number; readon
       let text = ""
       const length = 400 + below(3200)
       while (text.length < length) {
-        const made = Array.from({ length: 2 + below(3) }, () => syllables[below(syllables.length)]).join("")
+        const made = Array.from({ length: 2 + below(4) }, () => syllables[below(syllables.length)]).join("")
         text += `${sentences[below(sentences.length)]} ${made} ${below(10_000)}. `
       }
       batch += `${JSON.stringify({ id: `doc-${documents++}`, text, license: "CC0-1.0" })}\n`
@@ -102,17 +112,21 @@ if (process.argv[2] === "--phase") {
     const made = make(join(root, "from/bench.jsonl"), megabytes * 1e6)
     console.log(JSON.stringify(made))
     for (const phase of Object.keys(phases)) {
-      const run = spawnSync(
-        process.execPath,
-        [fileURLToPath(import.meta.url), "--phase", phase, root, vocabulary],
-        { encoding: "utf8" },
-      )
+      const run = spawnSync(process.execPath, [fileURLToPath(import.meta.url), "--phase", phase, root, vocabulary], {
+        encoding: "utf8",
+      })
       if (run.status !== 0) throw new Error(`${phase}: ${run.stderr}`)
       const { seconds, peakMegabytes } = JSON.parse(run.stdout)
       const diskMegabytes = Math.round(bytesIn(join(root, phase)) / 1e6)
       const megabytesPerSecond = Math.round(made.bytes / 1e5 / seconds) / 10
       console.log(
-        JSON.stringify({ phase, seconds: Math.round(seconds * 10) / 10, megabytesPerSecond, peakMegabytes, diskMegabytes }),
+        JSON.stringify({
+          phase,
+          seconds: Math.round(seconds * 10) / 10,
+          megabytesPerSecond,
+          peakMegabytes,
+          diskMegabytes,
+        }),
       )
     }
   } finally {

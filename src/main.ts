@@ -63,9 +63,130 @@ const show = Command.make("show", { name: Argument.String("run"), runs, json }, 
   ),
 ).pipe(Command.withDescription("Show a run: its steps, its winner, its release"))
 
+const why = Command.make(
+  "why",
+  {
+    file,
+    step: Argument.String("step").pipe(Argument.withDescription("a step's id, label or kind")),
+    set,
+    runs,
+    json,
+  },
+  (settings) =>
+    Effect.flatMap(
+      Effect.promise(() => import("./cli/WhyCommand.ts")),
+      (command) => command.why(settings),
+    ),
+).pipe(Command.withDescription("Say why a step will run: what differs from the nearest result in the store"))
+
+const check = Command.make(
+  "check",
+  {
+    readData: Flag.Boolean("read-data").pipe(
+      Flag.withDefault(false),
+      Flag.withDescription("hash every byte, whatever size and times say"),
+    ),
+    repair: Flag.Boolean("repair").pipe(
+      Flag.withDefault(false),
+      Flag.withDescription("set damaged artifacts aside, so that the next run makes them anew"),
+    ),
+    runs,
+    json,
+  },
+  (settings) =>
+    Effect.flatMap(
+      Effect.promise(() => import("./cli/CheckCommand.ts")),
+      (command) => command.check(settings),
+    ),
+).pipe(Command.withDescription("Check that everything in the store is there and whole"))
+
+const gc = Command.make(
+  "gc",
+  {
+    dryRun: Flag.Boolean("dry-run").pipe(
+      Flag.withDefault(false),
+      Flag.withDescription("say what would be removed, and remove nothing"),
+    ),
+    runs,
+    json,
+  },
+  (settings) =>
+    Effect.flatMap(
+      Effect.promise(() => import("./cli/GarbageCommand.ts")),
+      (command) => command.gc(settings),
+    ),
+).pipe(Command.withDescription("Remove from the store what no run and no tag leads to"))
+
+const tag = Command.make(
+  "tag",
+  {
+    run: Argument.String("run").pipe(Argument.optional, Argument.withDescription("a run, by name, folder or tag")),
+    name: Argument.String("name").pipe(Argument.optional, Argument.withDescription("the name it is to have")),
+    remove: Flag.String("remove").pipe(Flag.optional, Flag.withDescription("take this tag away")),
+    runs,
+    json,
+  },
+  (settings) =>
+    Effect.flatMap(
+      Effect.promise(() => import("./cli/TagCommand.ts")),
+      (command) =>
+        command.tag({
+          ...settings,
+          run: Option.getOrUndefined(settings.run),
+          name: Option.getOrUndefined(settings.name),
+          remove: Option.getOrUndefined(settings.remove),
+        }),
+    ),
+).pipe(Command.withDescription("Give a run a name, or list the names there are"))
+
+const diff = Command.make(
+  "diff",
+  {
+    a: Argument.String("run").pipe(Argument.withDescription("a run, by name, folder or tag")),
+    b: Argument.String("other").pipe(Argument.withDescription("the run to compare it with")),
+    runs,
+    json,
+  },
+  (settings) =>
+    Effect.flatMap(
+      Effect.promise(() => import("./cli/DiffCommand.ts")),
+      (command) => command.diff(settings),
+    ),
+).pipe(Command.withDescription("Compare two runs: what went in, and what came out"))
+
+const doctor = Command.make("doctor", { runs, json }, (settings) =>
+  Effect.flatMap(
+    Effect.promise(() => import("./cli/DoctorCommand.ts")),
+    (command) => command.doctor(settings),
+  ),
+).pipe(Command.withDescription("Say what this machine has, and what is missing"))
+
+const resume = Command.make(
+  "resume",
+  {
+    prove: Flag.String("prove").pipe(
+      Flag.withDescription("a checkpoint: its folder in the store, or train-0123456789abcdef#step_400"),
+    ),
+    steps: Flag.Int("steps").pipe(
+      Flag.withSchema(positive),
+      Flag.optional,
+      Flag.withDescription("train on so far; by default to the next kept checkpoint, at most 50"),
+    ),
+    runs,
+    json,
+  },
+  (settings) =>
+    Effect.flatMap(
+      Effect.promise(() => import("./cli/ResumeCommand.ts")),
+      (command) => command.resume({ ...settings, steps: Option.getOrUndefined(settings.steps) }),
+    ),
+).pipe(
+  Command.withDescription("Prove that interrupted training is the training that was never interrupted, bit for bit"),
+)
+
 const exp = Command.make("exp").pipe(
   Command.withDescription("One typed experiment file becomes a released language model"),
-  Command.withSubcommands([plan, run, ls, show]),
+  Command.withSubcommands([plan, run, ls, show, why, diff, tag, check, gc, resume, doctor]),
 )
 
 /** What was expected to go wrong is said in its own words; what was not, with its stack. */

@@ -13,6 +13,10 @@
  * - of a merge that comes up twice the later rank stands;
  * - special tokens have the first ids, then the 256 byte symbols in the order of their code points, then the merges.
  *
+ * The library counts every word there is, in memory that grows with the corpus. Here no more than `MAX_WORDS` are counted (of
+ * `MAX_UNITS` characters in sum): when there are more, the rarest are forgotten until half are left. A word that comes back is
+ * counted anew, so counts of rare words can be too low in corpora that large; up to there, everything is exact.
+ *
  * (Of two entries with equal pair and count the older comes first here; there the order is that of a hash map.)
  */
 import { Effect } from "effect"
@@ -27,13 +31,30 @@ export interface Vocabulary {
 
 export type Progress = (done: number, total: number) => void
 
-export class BpeTrainer {
-  readonly #words = new WordTable()
-  #counts = new Float64Array(1 << 12)
+const MAX_WORDS = 1 << 19
+const MAX_UNITS = 1 << 22
 
-  /** Distinct words so far. */
+export class BpeTrainer {
+  #words = new WordTable()
+  #counts = new Float64Array(1 << 12)
+  #forgotten = 0
+  #distinct = 0
+  readonly #maxWords: number
+  readonly #maxUnits: number
+
+  constructor(limits: { readonly words?: number; readonly units?: number } = {}) {
+    this.#maxWords = limits.words ?? MAX_WORDS
+    this.#maxUnits = limits.units ?? MAX_UNITS
+  }
+
+  /** Distinct words that are counted. */
   get words(): number {
-    return this.#words.size
+    return this.#distinct
+  }
+
+  /** How often a word was forgotten because there were too many. */
+  get forgotten(): number {
+    return this.#forgotten
   }
 
   /** Counts the words of one document. */
@@ -53,10 +74,41 @@ export class BpeTrainer {
       }
       this.#counts[word]!++
       start = end
+      if (this.#words.size > this.#maxWords || this.#words.units > this.#maxUnits) this.#forget()
     }
+    this.#distinct = this.#words.size
   }
 
-  /** At most `vocabulary` tokens: fewer when no pair is left that occurs `minFrequency` times. */
+  #forget() {
+    const old = this.#words
+    const counts = this.#counts
+    let kept = old.size
+    let units = old.units
+    let least = 1
+    while (kept * 2 > this.#maxWords || units * 2 > this.#maxUnits) {
+      least++
+      kept = units = 0
+      for (let word = 0; word < old.size; word++)
+        if (counts[word]! >= least) {
+          kept++
+          units += old.length(word)
+        }
+    }
+    this.#words = new WordTable()
+    this.#forgotten += old.size - kept
+    let next = 0
+    for (let word = 0; word < old.size; word++)
+      if (counts[word]! >= least) {
+        const text = old.text(word)
+        this.#words.intern(text, 0, text.length)
+        counts[next++] = counts[word]!
+      }
+  }
+
+  /**
+   * At most `vocabulary` tokens: fewer when no pair is left that occurs `minFrequency` times. Once, as the counted words are given up
+   * for it.
+   */
   train(options: {
     readonly vocabulary: number
     readonly specialTokens: ReadonlyArray<string>
@@ -70,6 +122,7 @@ export class BpeTrainer {
     const idOfByte = new Int32Array(256)
     for (const { byte, symbol } of alphabet) idOfByte[byte] = tokens.push(symbol) - 1
     const rounds = new Rounds(this.#words, this.#counts, idOfByte)
+    this.#words = new WordTable()
     const merges: Array<string> = []
     const ids = new Map(tokens.map((token, id) => [token, id]))
     return Effect.gen(function* () {
@@ -108,7 +161,7 @@ interface Candidate {
   /** Age, for a total order. */
   readonly serial: number
   /** Words in which the pair was made. */
-  readonly words: ReadonlyArray<number>
+  readonly words: Iterable<number> & { readonly length: number }
 }
 
 const before = (a: Candidate, b: Candidate): boolean =>
@@ -226,7 +279,8 @@ class Rounds {
           right: this.#pairs.right(pair),
           count,
           serial: this.#serial++,
-          words,
+          // lists grow by half; the long ones wait for thousands of rounds
+          words: words.length > 64 ? Int32Array.from(words) : words,
         })
     }
     this.#fresh = []

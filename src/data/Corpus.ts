@@ -6,9 +6,8 @@
  * whatever stands around it, and equal texts, which share a rank, always share a part (a part may grow by them).
  * Sources for evaluation alone are validation as a whole.
  *
- * A source is read twice, once to rank and once to write: memory holds 32 bytes and an id a document, never a text.
+ * A source is read twice, once to rank and once to write: memory holds some 40 bytes a document, never its text.
  */
-import { createHash } from "node:crypto"
 import { createReadStream } from "node:fs"
 import { mkdir, open, readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
@@ -26,6 +25,7 @@ import type { Progress } from "./BpeTrainer.ts"
 import {
   batchesOf,
   find,
+  fingerprint,
   forEachBatch,
   isSourceError,
   type LocatedSource,
@@ -38,6 +38,7 @@ import {
   sha256OfFile,
 } from "./Source.ts"
 import { countCharacters, countWords } from "./Words.ts"
+import "./YoungSpace.ts"
 
 export class SourceNamedTwice extends Schema.TaggedError<SourceNamedTwice>()("SourceNamedTwice", {
   source: Schema.String,
@@ -89,6 +90,16 @@ export class CorpusUnwritable extends Schema.TaggedError<CorpusUnwritable>()("Co
   }
 }
 
+export class SourceTooVaried extends Schema.TaggedError<SourceTooVaried>()("SourceTooVaried", {
+  source: Schema.String,
+  field: Schema.Literals(["license", "attribution"]),
+  different: Schema.Int,
+}) {
+  override get message() {
+    return `source "${this.source}" has more than ${this.different} different values of \`${this.field}\`\n  hint: a release lists each of them; say what differs from document to document in another field`
+  }
+}
+
 export const problemOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
 
 export interface CorpusRequest {
@@ -125,26 +136,30 @@ const wantedOf = ({ train, evaluate }: Pick<CorpusRequest, "train" | "evaluate">
       .flatMap(([language, sources]) => sources.map((source) => ({ source, language, role }))),
   )
 
-/** The part of every document, given the sha256 of their texts in order. */
+/** The part of a document by its fingerprint, given the fingerprints of all documents of its source. */
 export const split = (
-  hashes: ReadonlyArray<string>,
+  fingerprints: BigUint64Array,
   { validation, holdout }: Pick<Split, "validation" | "holdout">,
-): ReadonlyArray<Part> => {
-  const ranked = hashes.map((hash, index) => ({ hash, index })).sort((a, b) => byCodeUnit(a.hash, b.hash))
+): ((fingerprint: bigint) => Part) => {
+  const ranked = fingerprints.toSorted()
   // 0.07 · 100 is 7.000000000000001: not 8 documents
-  const share = (part: number) => Math.ceil(part * hashes.length - 1e-9)
-  const parts = new Array<Part>(hashes.length)
-  const filled = { train: 0, validation: 0, holdout: 0 }
-  let part: Part = "train"
-  for (const [rank, { hash, index }] of ranked.entries()) {
-    if (rank === 0 || ranked[rank - 1]!.hash !== hash)
-      part =
-        filled.validation < share(validation) ? "validation" : filled.holdout < share(holdout) ? "holdout" : "train"
-    parts[index] = part
-    filled[part]++
+  const share = (part: number) => Math.ceil(part * ranked.length - 1e-9)
+  /** The rank from which on another part begins: equal texts after the last that fits are still in it. */
+  const end = (from: number, size: number): number => {
+    let to = Math.min(from + size, ranked.length)
+    while (to > from && to < ranked.length && ranked[to] === ranked[to - 1]) to++
+    return to
   }
-  return parts
+  const validated = end(0, share(validation))
+  const held = end(validated, share(holdout))
+  const lastOf = (to: number) => (to === 0 ? -1n : ranked[to - 1]!)
+  const [lastValidated, lastHeld] = [lastOf(validated), lastOf(held)]
+  return (print) => (print <= lastValidated ? "validation" : print <= lastHeld ? "holdout" : "train")
 }
+
+/** What differs is held in memory and listed in every release. */
+const MAX_LICENSES = 10_000
+const MAX_ATTRIBUTIONS = 100_000
 
 const none = () => ({ documents: 0, bytes: 0, characters: 0, words: 0 })
 
@@ -163,7 +178,10 @@ const located = Effect.fnUntraced(function* (request: Pick<CorpusRequest, "from"
   for (const each of wanted) {
     const file = yield* find(from, listing, each.source).pipe(
       Effect.catchTag("SourceUnknown", (unknown) =>
-        each.language !== CODE || fallback === undefined || fallbackListing === undefined || fallbackListing._tag === "None"
+        each.language !== CODE ||
+        fallback === undefined ||
+        fallbackListing === undefined ||
+        fallbackListing._tag === "None"
           ? Effect.fail(unknown)
           : find(fallback, fallbackListing.value, each.source).pipe(
               // the folder the user named is the one to talk about
@@ -209,38 +227,54 @@ export const buildCorpus = Effect.fn("data.buildCorpus")(function* (request: Cor
   let read = 0
   let expected = 0
   for (const { source, language, role, file } of files) {
-    const sha256 = yield* sha256OfFile(file.path)
-    const hashes: Array<string> = []
+    let held = new BigUint64Array(1 << 10)
+    let total = 0
     yield* forEachBatch(file, language, (documents) => {
-      for (const { text } of documents) hashes.push(createHash("sha256").update(text).digest("hex"))
-      read += documents.length
-      progress?.(read, expected + hashes.length * 2)
-    })
-    expected += hashes.length * 2
-    if (hashes.length === 0) return yield* new SourceEmpty({ source, file: file.file })
-    const parts = role === "evaluate" ? new Array<Part>(hashes.length).fill("validation") : split(hashes, shares)
-    if (role === "train")
-      for (const part of ["validation", "holdout", "train"] as const) {
-        const documents = parts.filter((each) => each === part).length
-        const minimum = part === "train" ? 1 : shares[part] > 0 ? shares.minimumDocuments : 0
-        if (documents < minimum)
-          return yield* new PartTooSmall({ source, part, documents, minimum, total: hashes.length })
+      if (total + documents.length > held.length) {
+        const longer = new BigUint64Array(Math.max(total + documents.length, held.length * 2))
+        longer.set(held)
+        held = longer
       }
+      for (const { text } of documents) held[total++] = fingerprint(text)
+      read += documents.length
+      progress?.(read, expected + total * 2)
+    })
+    expected += total * 2
+    if (total === 0) return yield* new SourceEmpty({ source, file: file.file })
+    const fingerprints = held.subarray(0, total)
+    // after the first reading: a file that is refused need not be read to its end
+    const sha256 = yield* sha256OfFile(file.path)
+    const partOf = role === "evaluate" ? (): Part => "validation" : split(fingerprints, shares)
+    if (role === "train") {
+      const sizes = { train: 0, validation: 0, holdout: 0 }
+      for (const print of fingerprints) sizes[partOf(print)]++
+      for (const part of ["validation", "holdout", "train"] as const) {
+        const documents = sizes[part]
+        const minimum = part === "train" ? 1 : shares[part] > 0 ? shares.minimumDocuments : 0
+        if (documents < minimum) return yield* new PartTooSmall({ source, part, documents, minimum, total })
+      }
+    }
 
     const licenses = new Map<string, number>()
     const attributions = new Set<string>()
     const counts = { train: none(), validation: none(), holdout: none() }
     const path = join(out, "documents", `${source}.jsonl`)
     let index = 0
+    let changed = false
     const lineOf = ({ id, text, license, attribution }: SourceDocument): string => {
-      const part = parts[index++]!
+      const print = fingerprints[index++]!
+      changed ||= print !== fingerprint(text)
+      const part = partOf(print)
       const count = counts[part]
       count.documents++
       count.bytes += Buffer.byteLength(text)
       count.characters += countCharacters(text)
       count.words += countWords(text)
       licenses.set(license, (licenses.get(license) ?? 0) + 1)
+      if (licenses.size > MAX_LICENSES) throw new SourceTooVaried({ source, field: "license", different: MAX_LICENSES })
       if (attribution !== undefined) attributions.add(attribution)
+      if (attributions.size > MAX_ATTRIBUTIONS)
+        throw new SourceTooVaried({ source, field: "attribution", different: MAX_ATTRIBUTIONS })
       const document: Document = { id, text, source, language, license, part }
       return `${JSON.stringify(document)}\n`
     }
@@ -250,8 +284,8 @@ export const buildCorpus = Effect.fn("data.buildCorpus")(function* (request: Cor
         try {
           for await (const documents of batchesOf(file, language)) {
             if (signal.aborted) return
-            if (index + documents.length > parts.length) break
-            await handle.write(documents.map(lineOf).join(""))
+            if (index + documents.length > total) break
+            await handle.writeFile(documents.map(lineOf).join(""))
             read += documents.length
             progress?.(read, expected)
           }
@@ -259,9 +293,9 @@ export const buildCorpus = Effect.fn("data.buildCorpus")(function* (request: Cor
           await handle.close()
         }
       },
-      catch: (cause) => (isSourceError(cause) ? cause : writing(path)(cause)),
+      catch: (cause) => (isSourceError(cause) || cause instanceof SourceTooVaried ? cause : writing(path)(cause)),
     })
-    if (index !== parts.length || sha256 !== (yield* sha256OfFile(file.path)))
+    if (changed || index !== total || sha256 !== (yield* sha256OfFile(file.path)))
       return yield* new SourceUnreadable({ file: file.file, problem: "it was changed while it was read" })
     sources.push({
       source,
@@ -301,12 +335,29 @@ export const readInventory = Effect.fn("data.readInventory")(function* (folder: 
   return yield* Schema.decodeUnknownEffect(Schema.fromJsonString(Inventory))(text).pipe(Effect.mapError(unreadable))
 })
 
+const isDocument = (value: unknown): value is Document => {
+  if (typeof value !== "object" || value === null) return false
+  const { id, text, source, language, license, part } = value as Record<string, unknown>
+  const texts = [id, text, source, language, license]
+  // by hand: a Schema would cost more than all the rest of reading
+  return (
+    texts.every((each) => typeof each === "string") && (part === "train" || part === "validation" || part === "holdout")
+  )
+}
+
+const documentOf = (line: string): Document => {
+  const value: unknown = JSON.parse(line)
+  if (isDocument(value)) return value
+  throw new Error(`a line is no document: ${line.slice(0, 100)}`)
+}
+
 /** The documents of one source of a corpus artifact, in batches. Throws plain errors: the callers here make `CorpusUnreadable` of them. */
 export async function* corpusBatches(folder: string, source: string): AsyncGenerator<ReadonlyArray<Document>> {
   let held: Array<Buffer> = []
   // a line is cut at its byte 0x0A, so no character is ever cut in two
   for await (const chunk of createReadStream(join(folder, "documents", `${source}.jsonl`), {
-    highWaterMark: 1 << 18,
+    // what one chunk holds lives until the next: more of it makes the garbage collector's young space grow for nothing
+    highWaterMark: 1 << 16,
   })) {
     const bytes = chunk as Buffer
     const end = bytes.lastIndexOf(10)
@@ -316,7 +367,7 @@ export async function* corpusBatches(folder: string, source: string): AsyncGener
     }
     const lines = Buffer.concat([...held, bytes.subarray(0, end)]).toString("utf8")
     held = [bytes.subarray(end + 1)]
-    yield lines.split("\n").map((line) => JSON.parse(line) as Document)
+    yield lines.split("\n").map(documentOf)
   }
   if (held.some((bytes) => bytes.length > 0)) throw new Error(`documents/${source}.jsonl ends in the middle of a line`)
 }
@@ -336,4 +387,10 @@ export const forEachDocument = (
     catch: (cause) => new CorpusUnreadable({ path: folder, problem: problemOf(cause) }),
   })
 
-export type CorpusError = SourceError | SourceNamedTwice | PartTooSmall | SourceEmpty | CorpusUnwritable
+export type CorpusError =
+  | SourceError
+  | SourceNamedTwice
+  | PartTooSmall
+  | SourceTooVaried
+  | SourceEmpty
+  | CorpusUnwritable

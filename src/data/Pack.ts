@@ -17,6 +17,7 @@ import { type Mix, type Part, type Role, type SourceRows, type TokenDocument, To
 import { suggestion } from "../model/DidYouMean.ts"
 import type { Progress } from "./BpeTrainer.ts"
 import { CorpusUnwritable, forEachDocument, problemOf, readInventory } from "./Corpus.ts"
+import { openParquet } from "./Parquet.ts"
 import { loadTokenizer } from "./Tokenizer.ts"
 
 export class MixSourceUnknown extends Schema.TaggedError<MixSourceUnknown>()("MixSourceUnknown", {
@@ -377,25 +378,70 @@ export const readTokensIndex = Effect.fn("data.readTokensIndex")(function* (fold
   return yield* Schema.decodeUnknownEffect(Schema.fromJsonString(TokensIndex))(text).pipe(Effect.mapError(unreadable))
 })
 
+/** The rows of `documents.parquet`; throws when one lies outside its shard. */
+const readTable = async (folder: string, index: TokensIndex): Promise<ReadonlyArray<TokenDocument>> => {
+  await using table = await openParquet(
+    join(folder, "documents.parquet"),
+    documentColumns.map(([name]) => name),
+  )
+  const shards = new Map(index.shards.map(({ file, tokens }) => [file, tokens]))
+  // most strings come again and again: held once, a table of a million rows is small
+  const known = new Map<string, string>()
+  const documents: Array<TokenDocument> = []
+  for await (const batch of table.batches())
+    for (let row = 0; row < (batch.get("id")?.length ?? 0); row++) {
+      const value = (name: string) => batch.get(name)?.[row]
+      const text = (name: string): string => {
+        const bytes = value(name)
+        if (!(bytes instanceof Uint8Array)) throw new Error(`documents.parquet: \`${name}\` is not a string`)
+        return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8")
+      }
+      const shared = (name: string): string => {
+        const one = text(name)
+        if (!known.has(one)) known.set(one, one)
+        return known.get(one)!
+      }
+      const number = (name: string): number => {
+        const found = value(name)
+        if (typeof found === "number" && found >= 0) return found
+        throw new Error(`documents.parquet: \`${name}\` is not a count`)
+      }
+      const document = {
+        id: text("id"),
+        source: shared("source"),
+        language: shared("language"),
+        license: shared("license"),
+        part: shared("part") as Part,
+        shard: shared("shard"),
+        offset: number("offset"),
+        length: number("length"),
+        bytes: number("bytes"),
+      }
+      if (!parts.includes(document.part)) throw new Error(`documents.parquet: there is no part \`${document.part}\``)
+      if (document.offset + document.length > (shards.get(document.shard) ?? -1))
+        throw new Error(`documents.parquet: document \`${document.id}\` lies outside \`${document.shard}\``)
+      documents.push(document)
+    }
+  return documents
+}
+
 /** Opens a tokens artifact: the index and the table of documents are held, tokens are read from the files when asked for. */
 export const readTokens = Effect.fn("data.readTokens")(function* (folder: string) {
   const unreadable = (cause: unknown) => new TokensUnreadable({ path: folder, problem: problemOf(cause) })
   const index = yield* readTokensIndex(folder)
   const width = index.dtype === "uint16" ? 2 : 4
-  const documents = yield* Effect.tryPromise({
-    try: async () => {
-      const { asyncBufferFromFile, parquetReadObjects } = await import("hyparquet")
-      return (await parquetReadObjects({
-        file: await asyncBufferFromFile(join(folder, "documents.parquet")),
-      })) as unknown as ReadonlyArray<TokenDocument>
-    },
-    catch: unreadable,
-  })
+  const documents = yield* Effect.tryPromise({ try: () => readTable(folder, index), catch: unreadable })
+  const trainTokens = index.shards.reduce((sum, { part, tokens }) => sum + (part === "train" ? tokens : 0), 0)
+  for (const { source, startToken, rawTokens, rows } of index.sources)
+    if (startToken + rawTokens > trainTokens || (rows > 0 && rows * index.context >= rawTokens))
+      return yield* unreadable(new Error(`the rows of \`${source}\` lie outside its tokens`))
   const descriptors = new Map<string, number>()
   yield* Effect.acquireRelease(
     Effect.try({
       try: () => {
         for (const { file, tokens } of index.shards) {
+          if (file.includes("/") || file.includes("\\"))
+            throw new Error(`a shard may not lie in another folder: ${file}`)
           const size = statSync(join(folder, file)).size
           if (size !== tokens * width) throw new Error(`${file} has ${size} bytes, not ${tokens * width}`)
           descriptors.set(file, openSync(join(folder, file), "r"))

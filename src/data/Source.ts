@@ -5,26 +5,37 @@
  * | extension              | a document is                                                                                  |
  * |------------------------|------------------------------------------------------------------------------------------------|
  * | `.jsonl`, `.jsonl.gz`  | a line: a JSON object; blank lines are skipped                                                  |
- * | `.parquet`             | a row (hyparquet; every codec of hyparquet-compressors)                                         |
+ * | `.parquet`             | a row (`Parquet.ts`)                                                                            |
  * | `.txt`                 | what stands between lines that hold `---` and nothing else; a file without one is one document  |
  *
  * A blank line does not part documents in `.txt`: paragraphs have them. Line feeds around a document are not part of it.
  *
- * Fields: `text` (needed), `id` (else `<source>:<record number>`), `lang`, `license` (else `NOASSERTION`, as SPDX has it),
- * `attribution` or `origin`. A field that is `null` is absent. Other fields are not looked at. Only own fields count, so a key
- * `__proto__` is a field like any other. Lone surrogates (possible through JSON escapes) become U+FFFD.
+ * Fields: `text` (needed), `id` (else the record number; `documentId` below makes it unique in a corpus), `lang`, `license` (else
+ * `NOASSERTION`, as SPDX has it), `attribution` or `origin`. A field that is `null` is absent. Other fields are not looked at. Only
+ * own fields count, so a key `__proto__` is a field like any other. Lone surrogates (possible through JSON escapes) become U+FFFD.
  *
- * Files are read as streams, parquet in slices of a row group: memory holds a batch, not a file.
+ * Files are read as streams and believed in nothing: a record is at most `MAX_RECORD` bytes, a field other than `text` `MAX_FIELD`
+ * characters, a gzip file may not expand beyond what text can. Memory holds a batch, and 16 to 32 bytes a document to know its id by.
  */
-import { createHash } from "node:crypto"
+import { createHash, hash } from "node:crypto"
 import { createReadStream } from "node:fs"
 import { readdir, stat } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { createGunzip } from "node:zlib"
 import { Effect, Schema, Stream } from "effect"
 import { didYouMean } from "../model/DidYouMean.ts"
+import { openParquet } from "./Parquet.ts"
 
 export const noLicense = "NOASSERTION"
+
+const MAX_RECORD = 32 * 1024 * 1024
+const MAX_FIELD = 4096
+const MAX_SOURCES = 10_000
+/** What is shorter when packed than this is no text: gzip itself ends at 1,032. */
+const MAX_EXPANSION = 300
+
+/** Foreign words in a message of ours: no longer than a line. */
+const short = (text: string): string => (text.length > 100 ? `${text.slice(0, 100)}…` : text)
 
 export class SourceFolderMissing extends Schema.TaggedError<SourceFolderMissing>()("SourceFolderMissing", {
   path: Schema.String,
@@ -60,7 +71,7 @@ export class SourceNameUnusable extends Schema.TaggedError<SourceNameUnusable>()
   file: Schema.String,
 }) {
   override get message() {
-    return `${this.file}: ${JSON.stringify(this.source)} cannot name a source\n  hint: use letters, digits, "_", "-" and "."; it becomes a file name`
+    return `${this.file}: ${JSON.stringify(short(this.source))} cannot name a source\n  hint: use letters, digits, "_", "-" and "."; it becomes a file name`
   }
 }
 
@@ -105,7 +116,7 @@ export class SourceLanguageMismatch extends Schema.TaggedError<SourceLanguageMis
   found: Schema.String,
 }) {
   override get message() {
-    return `${this.file}, record ${this.record}: \`lang\` is "${this.found}", the experiment says "${this.declared}"\n  hint: list the source under its own language, or correct the record`
+    return `${this.file}, record ${this.record}: \`lang\` is ${JSON.stringify(short(this.found))}, the experiment says "${this.declared}"\n  hint: list the source under its own language, or correct the record`
   }
 }
 
@@ -114,7 +125,13 @@ export class SourceIdRepeated extends Schema.TaggedError<SourceIdRepeated>()("So
   id: Schema.String,
 }) {
   override get message() {
-    return `${this.file}, record ${this.record}: id ${JSON.stringify(this.id)} was there before\n  hint: ids are unique in a source; leave \`id\` out to have records numbered`
+    return `${this.file}, record ${this.record}: id ${JSON.stringify(short(this.id))} was there before\n  hint: ids are unique in a source; leave \`id\` out to have records numbered`
+  }
+}
+
+export class SourceRecordTooLong extends Schema.TaggedError<SourceRecordTooLong>()("SourceRecordTooLong", at) {
+  override get message() {
+    return `${this.file}, record ${this.record}: longer than ${MAX_RECORD / 2 ** 20} MB\n  hint: one document a line (in .txt: a line \`---\` between documents); cut what is longer`
   }
 }
 
@@ -147,6 +164,7 @@ export const SourceError = Schema.Union([
   SourceFieldInvalid,
   SourceLanguageMismatch,
   SourceIdRepeated,
+  SourceRecordTooLong,
   SourceCorrupt,
   SourceUnreadable,
 ])
@@ -162,6 +180,7 @@ const sourceErrorOf =
       : new SourceUnreadable({ file, problem: cause instanceof Error ? cause.message : String(cause) })
 
 export interface SourceDocument {
+  /** As `documentId` makes it. */
   readonly id: string
   readonly text: string
   readonly language: string | undefined
@@ -189,18 +208,17 @@ const formatOf = (file: string): { readonly stem: string; readonly format: Forma
 }
 
 /** A source becomes a file name, so it must not climb out of its folder or hide. */
-const usableName = /^[\p{L}\p{N}_][\p{L}\p{N}_.-]*$/u
-
-const MAX_LINE = 512 * 1024 * 1024
+const isUsableName = (name: string): boolean => name.length <= 60 && /^[\p{L}\p{N}_][\p{L}\p{N}_.-]*$/u.test(name)
 
 /** Batches of lines without their line feed, numbered from 1; a byte order mark at the start is left out. */
 async function* linesOf(path: string, file: string, zipped: boolean) {
-  const input = createReadStream(path, { highWaterMark: 1 << 18 })
-  const bytes = zipped ? input.pipe(createGunzip({ chunkSize: 1 << 18 })) : input
+  const input = createReadStream(path, { highWaterMark: 1 << 16 })
+  const bytes = zipped ? input.pipe(createGunzip({ chunkSize: 1 << 16 })) : input
   if (zipped) input.on("error", (error) => bytes.destroy(error))
   let line = 1
   let held: Array<Buffer> = []
   let heldBytes = 0
+  let read = 0
   const take = (end: Buffer) => {
     const whole = held.length === 0 ? end : Buffer.concat([...held, end])
     held = []
@@ -210,6 +228,9 @@ async function* linesOf(path: string, file: string, zipped: boolean) {
   }
   try {
     for await (const chunk of bytes as AsyncIterable<Buffer>) {
+      read += chunk.length
+      if ("bytesWritten" in bytes && read > 4e6 && read > MAX_EXPANSION * bytes.bytesWritten)
+        throw new SourceCorrupt({ file, record: line - 1, problem: `it expands more than ${MAX_EXPANSION}-fold` })
       const lines: Array<{ readonly number: number; readonly bytes: Buffer }> = []
       let start = 0
       for (let end = chunk.indexOf(10); end !== -1; end = chunk.indexOf(10, start)) {
@@ -218,7 +239,7 @@ async function* linesOf(path: string, file: string, zipped: boolean) {
       }
       held.push(chunk.subarray(start))
       heldBytes += chunk.length - start
-      if (heldBytes > MAX_LINE) throw new SourceCorrupt({ file, record: line, problem: "a line is longer than 512 MB" })
+      if (heldBytes > MAX_RECORD) throw new SourceRecordTooLong({ file, record: line })
       if (lines.length > 0) yield lines
     }
     if (heldBytes > 0) yield [take(Buffer.alloc(0))]
@@ -251,6 +272,7 @@ async function* jsonRecords({ path, file, format }: LocatedSource): AsyncGenerat
   for await (const lines of linesOf(path, file, format === "jsonl.gz")) {
     const records: Array<Fields> = []
     for (const { number, bytes } of lines) {
+      if (bytes.length === 0) continue
       const text = decodeUtf8(bytes, file, number)
       if (text.trim() === "") continue
       let value: unknown
@@ -270,10 +292,12 @@ async function* jsonRecords({ path, file, format }: LocatedSource): AsyncGenerat
 
 async function* textRecords({ path, file }: LocatedSource): AsyncGenerator<ReadonlyArray<Fields>> {
   let lines: Array<string> = []
+  let bytesHeld = 0
   let record = 0
   const finished = (): ReadonlyArray<Fields> => {
     const text = lines.join("\n").replace(/^[\r\n]+|[\r\n]+$/g, "")
     lines = []
+    bytesHeld = 0
     if (text.trim() === "") return []
     record++
     return [{ record, get: (name) => (name === "text" ? text : undefined) }]
@@ -283,7 +307,12 @@ async function* textRecords({ path, file }: LocatedSource): AsyncGenerator<Reado
     for (const { bytes } of batch) {
       const line = decodeUtf8(bytes, file, record + 1)
       if (line.trimEnd() === "---") records.push(...finished())
-      else lines.push(line)
+      else {
+        // a line costs its place in the list too
+        bytesHeld += bytes.length + 32
+        if (bytesHeld > MAX_RECORD) throw new SourceRecordTooLong({ file, record: record + 1 })
+        lines.push(line)
+      }
     }
     yield records
   }
@@ -291,51 +320,27 @@ async function* textRecords({ path, file }: LocatedSource): AsyncGenerator<Reado
 }
 
 const FIELDS = ["id", "text", "source", "lang", "license", "attribution", "origin"]
-/** Bytes of a row group decoded at once. Every slice reads the group's pages again, so slices are large. */
-const SLICE = 128 * 1024 * 1024
 
 async function* parquetRecords({ path, file }: LocatedSource): AsyncGenerator<ReadonlyArray<Fields>> {
-  const { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } = await import("hyparquet")
-  const { compressors } = await import("hyparquet-compressors")
   let record = 0
-  // strings stay bytes until here: hyparquet would replace what is not UTF-8 without a word
-  const parsers = { stringFromBytes: (bytes: Uint8Array | undefined) => bytes }
   try {
-    const buffer = await asyncBufferFromFile(path)
-    const metadata = await parquetMetadataAsync(buffer)
-    const present = new Set(metadata.schema.slice(1).map((element) => element.name))
-    const columns = FIELDS.filter((name) => present.has(name))
-    if (!present.has("text"))
-      throw new SourceFieldInvalid({ file, record: 1, field: "text", problem: "is no column of this file" })
-    let groupStart = 0
-    for (const group of metadata.row_groups) {
-      const groupEnd = groupStart + Number(group.num_rows)
-      const slices = Math.ceil(Number(group.total_byte_size) / SLICE) || 1
-      const step = Math.max(1, Math.ceil((groupEnd - groupStart) / slices))
-      for (let start = groupStart; start < groupEnd; start += step) {
-        const rows = await parquetReadObjects({
-          file: buffer,
-          metadata,
-          columns,
-          compressors,
-          parsers,
-          useOffsetIndex: true,
-          rowStart: start,
-          rowEnd: Math.min(start + step, groupEnd),
-        })
-        yield rows.map((row) => {
-          const number = ++record
-          return {
-            record: number,
-            get: (name) => {
-              const value: unknown = Object.hasOwn(row, name) ? row[name] : undefined
-              return value instanceof Uint8Array ? decodeUtf8(value, file, number) : value
-            },
-          }
-        })
-      }
-      groupStart = groupEnd
-    }
+    await using table = await openParquet(path, FIELDS)
+    const invalid = (field: string, problem: string) => new SourceFieldInvalid({ file, record: 1, field, problem })
+    if (!table.names.has("text")) throw invalid("text", "is no column of this file")
+    for (const [field, problem] of table.unfit) throw invalid(field, problem)
+    for await (const batch of table.batches())
+      yield batch.get("text")!.map((_, row) => {
+        const number = ++record
+        return {
+          record: number,
+          get: (name) => {
+            const value = batch.get(name)?.[row]
+            if (!(value instanceof Uint8Array)) return value
+            if (value.length > MAX_RECORD) throw new SourceRecordTooLong({ file, record: number })
+            return decodeUtf8(value, file, number)
+          },
+        }
+      })
   } catch (cause) {
     if (isSourceError(cause)) throw cause
     const code = cause instanceof Error && "code" in cause ? String(cause.code) : ""
@@ -354,21 +359,33 @@ const recordsOf = (located: LocatedSource): AsyncGenerator<ReadonlyArray<Fields>
 const sourceOf = (file: string, fields: Fields): string => {
   const value = fields.get("source")
   if (value === undefined || value === null) return formatOf(file)?.stem ?? file
-  if (typeof value === "string" && usableName.test(value)) return value
-  throw new SourceNameUnusable({ file, source: String(value) })
+  if (typeof value !== "string")
+    throw new SourceFieldInvalid({
+      file,
+      record: fields.record,
+      field: "source",
+      problem: `is a ${typeof value}, not a string`,
+    })
+  if (!isUsableName(value)) throw new SourceNameUnusable({ file, source: value })
+  return value
 }
+
+/**
+ * The id of a document in a corpus: what its record says behind `<source>:`, unless it begins so already. No name of a source has a
+ * colon, so what stands before the first one says the source, and ids that are unique in their source are unique in the corpus.
+ */
+const documentId = (source: string, given: string): string =>
+  given.startsWith(`${source}:`) ? given : `${source}:${given}`
 
 const documentOf = ({ file, source }: LocatedSource, fields: Fields): SourceDocument => {
   const { record } = fields
   const text = (name: string): string | undefined => {
     const value = fields.get(name) ?? undefined
-    if (value === undefined || typeof value === "string") return value?.toWellFormed()
-    throw new SourceFieldInvalid({
-      file,
-      record,
-      field: name,
-      problem: `is ${JSON.stringify(typeof value)}, not a string`,
-    })
+    const invalid = (problem: string) => new SourceFieldInvalid({ file, record, field: name, problem })
+    if (value === undefined) return undefined
+    if (typeof value !== "string") throw invalid(`is ${JSON.stringify(typeof value)}, not a string`)
+    if (name !== "text" && value.length > MAX_FIELD) throw invalid(`is longer than ${MAX_FIELD} characters`)
+    return value.toWellFormed()
   }
   const body = text("text")
   if (body === undefined || body.trim() === "")
@@ -379,14 +396,48 @@ const documentOf = ({ file, source }: LocatedSource, fields: Fields): SourceDocu
       problem: body === undefined ? "is missing" : "is empty",
     })
   const given = fields.get("id")
-  const id = typeof given === "number" || typeof given === "bigint" ? String(given) : text("id")
+  // a number that JSON rounds would be the id of its neighbours too
+  const whole = typeof given === "bigint" || Number.isSafeInteger(given)
+  if (typeof given === "number" && !whole)
+    throw new SourceFieldInvalid({ file, record, field: "id", problem: `is ${given}, not a whole number below 2^53` })
+  const id = whole ? String(given) : text("id")
   return {
-    id: id === undefined || id === "" ? `${source}:${record}` : id,
+    id: documentId(source, id || String(record)),
     text: body,
     language: text("lang"),
     license: text("license") || noLicense,
     attribution: text("attribution") || text("origin") || undefined,
     record,
+  }
+}
+
+/** The first 64 bits of the sha256 of a text: they sort as the whole does. */
+export const fingerprint = (text: string): bigint => hash("sha256", text, "buffer").readBigUInt64BE(0)
+
+/** Texts that were there before, by fingerprint: among a million, two share one with a chance of 1 to 30 million. */
+class Seen {
+  #slots = new BigUint64Array(1 << 10)
+  #size = 0
+
+  /** Whether the text is new. */
+  add(text: string): boolean {
+    const added = this.#put(fingerprint(text) || 1n)
+    if (added && ++this.#size * 2 > this.#slots.length) {
+      const old = this.#slots
+      this.#slots = new BigUint64Array(old.length * 2)
+      for (const print of old) if (print !== 0n) this.#put(print)
+    }
+    return added
+  }
+
+  #put(print: bigint): boolean {
+    const mask = this.#slots.length - 1
+    for (let slot = Number(print & 0x3fffffffn) & mask; ; slot = (slot + 1) & mask) {
+      if (this.#slots[slot] === print) return false
+      if (this.#slots[slot] !== 0n) continue
+      this.#slots[slot] = print
+      return true
+    }
   }
 }
 
@@ -396,7 +447,7 @@ export async function* batchesOf(
   language: string | undefined,
 ): AsyncGenerator<ReadonlyArray<SourceDocument>> {
   const { file, shared, source } = located
-  const ids = new Set<string>()
+  const ids = new Seen()
   for await (const records of recordsOf(located)) {
     const documents: Array<SourceDocument> = []
     for (const fields of records) {
@@ -405,8 +456,7 @@ export async function* batchesOf(
       const { id, record } = document
       if (language !== undefined && document.language !== undefined && document.language !== language)
         throw new SourceLanguageMismatch({ file, record, declared: language, found: document.language })
-      if (ids.has(id)) throw new SourceIdRepeated({ file, record, id })
-      ids.add(id)
+      if (!ids.add(id)) throw new SourceIdRepeated({ file, record, id })
       documents.push(document)
     }
     if (documents.length > 0) yield documents
@@ -454,6 +504,8 @@ export const list = Effect.fn("data.list")(function* (from: string) {
     try: async (): Promise<Listing> => {
       const found = await stat(from).catch(() => undefined)
       if (found === undefined) throw new SourceFolderMissing({ path: from })
+      // a pipe or a device would be waited for, or read, for ever
+      const isRegular = async (path: string) => (await stat(path).catch(() => undefined))?.isFile() ?? true
       const sources = new Map<string, Array<LocatedSource>>()
       const others: Array<string> = []
       if (found.isDirectory()) {
@@ -462,8 +514,9 @@ export const list = Effect.fn("data.list")(function* (from: string) {
           .filter((entry) => !entry.isDirectory() && !entry.name.startsWith("."))
           .map((entry) => entry.name)
           .sort(byCodeUnit)) {
+          if (!(await isRegular(join(from, file)))) continue
           const format = formatOf(file)
-          if (format === undefined || !usableName.test(format.stem)) others.push(file)
+          if (format === undefined || !isUsableName(format.stem)) others.push(file)
           else {
             const located = { source: format.stem, path: join(from, file), file, format: format.format, shared: false }
             sources.set(format.stem, [...(sources.get(format.stem) ?? []), located])
@@ -471,6 +524,7 @@ export const list = Effect.fn("data.list")(function* (from: string) {
         }
         return { sources, others, shared: false }
       }
+      if (!found.isFile()) throw new SourceUnreadable({ file: from, problem: "it is neither a file nor a folder" })
       const file = basename(from)
       const format = formatOf(file)
       if (format === undefined) throw new SourceFormatUnknown({ file })
@@ -478,6 +532,13 @@ export const list = Effect.fn("data.list")(function* (from: string) {
       for await (const records of recordsOf(whole))
         for (const fields of records) {
           const source = sourceOf(file, fields)
+          if (sources.size === MAX_SOURCES && !sources.has(source))
+            throw new SourceFieldInvalid({
+              file,
+              record: fields.record,
+              field: "source",
+              problem: `names one source more than ${MAX_SOURCES}`,
+            })
           if (!sources.has(source)) sources.set(source, [{ ...whole, source }])
         }
       return { sources, others, shared: true }

@@ -12,7 +12,7 @@
  *
  * `tokenizer.json` has merges as `"left right"`: every reader takes that form, the newer list form only the newer ones.
  */
-import { readFile, writeFile } from "node:fs/promises"
+import { readFile, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { Effect, Schema } from "effect"
 import type { Vocabulary } from "./BpeTrainer.ts"
@@ -96,10 +96,12 @@ export class BpeTokenizer implements Tokenizer {
     this.padId = special.padId
     this.#special = new Set(special.ids)
     const ids = new Map<string, number>()
-    for (let id = 0; id < this.tokens.length; id++) if (!this.#special.has(id)) ids.set(this.tokens[id]!, id)
+    // an id that no token has is spelled "", which no merge may name
+    for (let id = 0; id < this.tokens.length; id++)
+      if (!this.#special.has(id) && this.tokens[id] !== "") ids.set(this.tokens[id]!, id)
     const idOf = (token: string) => {
       const id = ids.get(token)
-      if (id === undefined) throw new Error(`token \`${token}\` is not in the vocabulary`)
+      if (id === undefined) throw new Error(`token \`${token.slice(0, 60)}\` is not in the vocabulary`)
       return id
     }
     for (let byte = 0; byte < 256; byte++) this.#idOfByte[byte] = idOf(byteSymbols[byte]!)
@@ -109,7 +111,7 @@ export class BpeTokenizer implements Tokenizer {
       const [left = "", right = "", more] = this.merges[rank]!.split(" ")
       if (more !== undefined) throw new Error(`merge ${rank} is not two tokens`)
       if (this.#ranks.intern(idOf(left), idOf(right)) !== rank)
-        throw new Error(`merge \`${left} ${right}\` stands twice`)
+        throw new Error(`merge \`${left} ${right}\` stands twice`.slice(0, 150))
       this.#results[rank] = idOf(left + right)
     }
     const encoder = new TextEncoder()
@@ -345,6 +347,10 @@ export const writeTokenizer = async (
   await writeFile(join(folder, "special_tokens_map.json"), pretty(specialTokensMap))
 }
 
+/** Larger than any published one; a file that is larger, or an id, is damage or malice. */
+const MAX_FILE = 64 * 1024 * 1024
+const MAX_VOCABULARY = 1 << 21
+
 type Json = { readonly [key: string]: unknown }
 const isObject = (value: unknown): value is Json => typeof value === "object" && value !== null && !Array.isArray(value)
 
@@ -353,11 +359,34 @@ interface AddedToken {
   readonly content: string
   readonly special: boolean
 }
+const isId = (id: unknown): id is number =>
+  Number.isSafeInteger(id) && (id as number) >= 0 && (id as number) < MAX_VOCABULARY
+
 const addedTokens = (json: Json): ReadonlyArray<AddedToken> =>
   (Array.isArray(json.added_tokens) ? json.added_tokens : []).filter(
-    (token): token is AddedToken =>
-      isObject(token) && typeof token.id === "number" && typeof token.content === "string",
+    (token): token is AddedToken => isObject(token) && isId(token.id) && typeof token.content === "string",
   )
+
+/** Tokens by id; an id that none has is "". Throws when an id is none, or has two tokens. */
+const tokensById = (vocab: Json, added: ReadonlyArray<AddedToken>): Array<string> => {
+  const byId = new Map<number, string>()
+  let largest = -1
+  for (const [token, id] of [...Object.entries(vocab), ...added.map(({ id, content }) => [content, id] as const)]) {
+    if (!isId(id)) throw new Error(`token ${short(token)} has the id ${short(id)}, expected 0 to ${MAX_VOCABULARY - 1}`)
+    const other = byId.get(id)
+    if (other !== undefined && other !== token)
+      throw new Error(`id ${id} has two tokens: ${short(other)} and ${short(token)}`)
+    byId.set(id, token)
+    if (id > largest) largest = id
+  }
+  return Array.from({ length: largest + 1 }, (_, id) => byId.get(id) ?? "")
+}
+
+/** Foreign words in a message of ours: no longer than a line. */
+const short = (value: unknown): string => {
+  const text = typeof value === "object" && value !== null ? "an object" : (JSON.stringify(value) ?? "nothing")
+  return text.length > 60 ? `${text.slice(0, 60)}…` : text
+}
 
 /** The model of a `tokenizer.json` when it is plain byte-level BPE: what `BpeTokenizer` computes and nothing more. */
 const byteLevelModel = (json: Json): Json | undefined => {
@@ -405,22 +434,27 @@ export const tokenizerOf = async (json: unknown, config: unknown = {}): Promise<
   }
   const model = byteLevelModel(json)
   if (model !== undefined) {
-    const tokens: Array<string> = []
-    for (const [token, id] of Object.entries(model.vocab as Record<string, number>)) tokens[id] = token
-    for (const { id, content } of addedTokens(json)) tokens[id] = content
-    for (let id = 0; id < tokens.length; id++) tokens[id] ??= ""
-    const merges = (model.merges as Array<string | [string, string]>).map((merge) =>
-      typeof merge === "string" ? merge : merge.join(" "),
-    )
+    const tokens = tokensById(model.vocab as Json, addedTokens(json))
+    const merges = (model.merges as ReadonlyArray<unknown>).map((merge, rank) => {
+      if (typeof merge === "string") return merge
+      if (Array.isArray(merge) && merge.length === 2 && merge.every((part) => typeof part === "string"))
+        return merge.join(" ")
+      throw new Error(`merge ${rank} is not two tokens`)
+    })
     return new BpeTokenizer({ tokens, merges }, { ids: addedTokens(json).map((token) => token.id), ...ids })
   }
+  // the library believes what it is given: an id too large is an array too long
+  if (isObject(json.model.vocab)) tokensById(json.model.vocab, addedTokens(json))
   const { Tokenizer: Library } = await import("@huggingface/tokenizers")
   const library = new Library(json, settings)
   const ordinary = addedTokens(json).filter((token) => !token.special)
   const encoder = new Library({ ...json, added_tokens: ordinary, post_processor: null }, settings)
   const special = new Set(addedTokens(json).flatMap((token) => (token.special ? [token.id] : [])))
   let largest = 0
-  for (const id of [...special, ...library.get_vocab(true).values()]) if (id > largest) largest = id
+  for (const id of [...special, ...library.get_vocab(true).values()]) {
+    if (!isId(id)) throw new Error(`a token has the id ${short(id)}, expected 0 to ${MAX_VOCABULARY - 1}`)
+    if (id > largest) largest = id
+  }
   return {
     ...ids,
     vocabularySize: largest + 1,
@@ -440,11 +474,26 @@ export const tokenizerOf = async (json: unknown, config: unknown = {}): Promise<
 
 /** The tokenizer in a folder: one of ours, or a published model's own. */
 export const loadTokenizer = Effect.fn("data.loadTokenizer")(function* (folder: string) {
-  const read = (name: string) => readFile(join(folder, name), "utf8")
+  const read = async (name: string): Promise<unknown> => {
+    const found = await stat(join(folder, name))
+    if (!found.isFile()) throw new Error(`\`${name}\` is not a file`)
+    const { size } = found
+    if (size > MAX_FILE) throw new Error(`\`${name}\` has ${size} bytes, more than ${MAX_FILE}`)
+    const bytes = await readFile(join(folder, name))
+    try {
+      return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes))
+    } catch (cause) {
+      throw new Error(`\`${name}\`: ${cause instanceof Error ? cause.message : String(cause)}`)
+    }
+  }
+  const isMissing = (cause: unknown) => cause instanceof Error && "code" in cause && cause.code === "ENOENT"
   return yield* Effect.tryPromise({
     try: async () => {
-      const json: unknown = JSON.parse(await read("tokenizer.json"))
-      const config: unknown = JSON.parse(await read("tokenizer_config.json").catch(() => "{}"))
+      const json = await read("tokenizer.json")
+      const config = await read("tokenizer_config.json").catch((cause) => {
+        if (isMissing(cause)) return {}
+        throw cause
+      })
       return await tokenizerOf(json, config)
     },
     catch: (cause) =>

@@ -58,6 +58,8 @@ export interface TokenizerReport {
     readonly words: number
     /** Different pieces the pre-tokeniser cut. */
     readonly distinctPieces: number
+    /** Rare pieces left out because there were too many to count; absent when none was. */
+    readonly forgottenPieces?: number
   }
   readonly languages: { readonly [language: string]: MeasuredFigures }
   readonly sources: { readonly [source: string]: MeasuredFigures }
@@ -121,6 +123,7 @@ export const trainTokenizer = Effect.fn("data.trainTokenizer")(function* (reques
       bytes,
       words,
       distinctPieces: trainer.words,
+      ...(trainer.forgotten > 0 ? { forgottenPieces: trainer.forgotten } : {}),
     },
     languages: Object.fromEntries(languages),
     sources: Object.fromEntries(sources),

@@ -215,6 +215,11 @@ export class WordTable {
     }
   }
 
+  /** UTF-16 units of a word. */
+  length(word: number): number {
+    return this.#starts[word + 1]! - this.#starts[word]!
+  }
+
   text(word: number): string {
     const units = this.#units.subarray(this.#starts[word]!, this.#starts[word + 1]!)
     let text = ""

@@ -52,7 +52,11 @@ const MAX_HEADER_BYTES = 100_000_000
 /** fp32 tensors are read and written in pieces of this size: views on shared memory must be copied before they can be. */
 const PIECE_BYTES = 1 << 22
 
-const problem = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+/** No longer than a few lines: names and types in a header are as long as whoever wrote it likes. */
+const problem = (error: unknown): string => {
+  const text = error instanceof Error ? error.message : String(error)
+  return text.length > 300 ? `${text.slice(0, 300)}…` : text
+}
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value)
 const isNatural = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0
@@ -147,7 +151,11 @@ export const read = (
         if (length > BigInt(MAX_HEADER_BYTES)) throw new Error(`the header would have ${length} bytes`)
         const header = Buffer.alloc(Number(length))
         await readExactly(file, header, 8)
-        const { tensors } = parseHeader(header.toString("utf8"), 8 + header.length, size)
+        const { tensors } = parseHeader(
+          new TextDecoder("utf-8", { fatal: true }).decode(header),
+          8 + header.length,
+          size,
+        )
         const read = new Map<string, Tensor>()
         const piece = new Float32Array(PIECE_BYTES / 4)
         for (const tensor of tensors) {

@@ -8,6 +8,9 @@
  * | `documents/<source>.jsonl` | one `Document` a line, in the order of the source file                                      |
  * | `inventory.json`           | `Inventory`: documents, bytes, characters, words by source and part; licences        |
  *
+ * An id is unique in its corpus: `<source>:` and what the source's record says (else the record's number); one that says
+ * `<source>:…` itself stays as it is. No source has a colon in its name.
+ *
  * A **tokens** artifact:
  *
  * | file                   | what                                                                                             |

@@ -25,7 +25,7 @@ interface CorpusParams {
 }
 
 export const corpus = Step.make("corpus", {
-  version: 1,
+  version: 2,
   params: {
     /** A folder of `<source>.jsonl`, `.jsonl.gz`, `.parquet` or `.txt`, or one file whose records name their source. */
     from: Schema.String,

@@ -6,7 +6,7 @@ import { Corpus, Tokenizer } from "../model/Artifact.ts"
 import * as Step from "../plan/Step.ts"
 
 export const tokenizer = Step.make("tokenizer", {
-  version: 1,
+  version: 2,
   params: {
     /** Entries, special tokens and the 256 bytes included. */
     vocabulary: Schema.Int.check(Schema.isBetween({ minimum: 259, maximum: 1_000_000 })),

@@ -345,7 +345,8 @@ const make = (root: string): Store["Service"] => {
       Effect.sync(() => {
         if (!fs.existsSync(root)) return []
         return fs
-          .readdirSync(root)
+          .readdirSync(root, { withFileTypes: true })
+          .flatMap((entry) => (entry.isDirectory() ? [entry.name] : []))
           .filter((name) => !name.startsWith(".") && (kind === undefined || name.startsWith(`${kind}-`)))
           .sort()
           .flatMap((name) => {

@@ -132,6 +132,14 @@ describe("exp check", () => {
     )
   })
 
+  it("tells a journal that cannot be read", async () => {
+    const folder = await world()
+    fs.writeFileSync(join(folder, "runs", runNames(folder)[0]!, "journal.ndjson"), "{nonsense\n")
+    const { code, err } = await exp(folder, "check")
+    assert.strictEqual(code, 1)
+    assert.match(err, /journal.ndjson: .*\n {2}hint: /)
+  })
+
   it("tells what runs name and nobody has, and what does not belong there", async () => {
     const folder = await world()
     fs.rmSync(store(folder, artifacts(folder, "train")[0]!), { recursive: true })

@@ -21,7 +21,7 @@ describe("exp gc", () => {
     const before = artifacts(folder)
     expect(shown(await gc(folder))).toMatchInlineSnapshot(`
       "exit 0
-      nothing to remove; 6 artifacts (5.75 kB) are in use"
+      nothing to remove; 6 artifacts ( <size>) are in use"
     `)
     assert.deepStrictEqual(artifacts(folder), before)
   })
@@ -42,7 +42,7 @@ describe("exp gc", () => {
       would go  select-<key 4> <size>  no run or tag leads to it
       would go  train-<key 5> <size>  no run or tag leads to it
 
-      would free <size>; 6 artifacts (5.75 kB) stay"
+      would free <size>; 6 artifacts ( <size>) stay"
     `)
     assert.deepStrictEqual(artifacts(folder), both)
     const named = (said: Said) => said.out.match(/\b[a-z]+-[0-9a-f]{16}\b/g)
@@ -71,7 +71,7 @@ describe("exp gc", () => {
         what  size  why
       kept  train-<key 1> <size>  interrupted: \`exp run\` goes on from it
 
-      nothing to remove; 6 artifacts (5.75 kB) are in use"
+      nothing to remove; 6 artifacts ( <size>) are in use"
     `)
     assert.match((await exp(folder, "run", "fake.ts", "--set", "rate=0.2", "--json")).out, /goes on from step 1/)
   })

@@ -9,19 +9,19 @@ const why = (folder: string, ...args: ReadonlyArray<string>) => exp(folder, "why
 
 describe("exp why", () => {
   it("says of a step that is done what it is", async () => {
-    expect(shown(await why(await world(), "train"))).toMatchInlineSnapshot(`
-      "exit 0
-      train 0→4 is done: train-<key 1>"
-    `)
+    assert.match(shown(await why(await world(), "train")), /^exit 0\ntrain 0→4 is done: train-<key 1>/)
   })
 
-  it("names the parameter that differs", async () => {
-    expect(shown(await why(await world(), "train", "--set", "rate=0.2"))).toMatchInlineSnapshot(`
+  it("names the parameter that differs, and makes nothing", async () => {
+    const folder = await world()
+    const before = artifacts(folder)
+    expect(shown(await why(folder, "train", "--set", "rate=0.2"))).toMatchInlineSnapshot(`
       "exit 0
       train 0→4 will run; nearest in the store is train-<key 1>, which differs in one field
         stored  now
         parameter \`rate\`  0.1  0.2"
     `)
+    assert.deepStrictEqual(artifacts(folder), before)
   })
 
   it("goes back to the first step that will run, and says why that one does", async () => {
@@ -69,13 +69,6 @@ describe("exp why", () => {
     `)
   })
 
-  it("does not mind where the file lies", async () => {
-    const folder = await world()
-    fs.renameSync(join(folder, "texts.txt"), join(folder, "moved.txt"))
-    fs.writeFileSync(join(folder, "fake.ts"), fake.replace('file: "texts.txt"', 'file: "moved.txt"'))
-    assert.match((await why(folder, "train")).out, /^train 0→4 is done/)
-  })
-
   it("says that a longer training goes on from the shorter one", async () => {
     expect(shown(await why(await world(), "train", "--set", "steps=6"))).toMatchInlineSnapshot(`
       "exit 0
@@ -86,9 +79,11 @@ describe("exp why", () => {
     `)
   })
 
-  it("names a version that was raised", async () => {
+  it("names a version that was raised, and does not mind where a file lies", async () => {
     const folder = await world()
-    const raised = fake.replace('Step.make("benchmark", {\n  version: 1', 'Step.make("benchmark", {\n  version: 2')
+    fs.renameSync(join(folder, "texts.txt"), join(folder, "moved.txt"))
+    const moved = fake.replace('file: "texts.txt"', 'file: "moved.txt"')
+    const raised = moved.replace('Step.make("benchmark", {\n  version: 1', 'Step.make("benchmark", {\n  version: 2')
     fs.writeFileSync(join(folder, "fake.ts"), raised)
     expect(shown(await why(folder, "benchmark"))).toMatchInlineSnapshot(`
       "exit 0
@@ -145,12 +140,5 @@ describe("exp why", () => {
     const [reason] = JSON.parse(out).steps
     assert.strictEqual(reason._tag, "WillRun")
     assert.deepStrictEqual(reason.fields, [{ through: [], what: "parameter", name: "rate", a: 0.1, b: 0.2 }])
-  })
-
-  it("makes nothing", async () => {
-    const folder = await world()
-    const before = artifacts(folder)
-    await why(folder, "release", "--set", "rate=0.3")
-    assert.deepStrictEqual(artifacts(folder), before)
   })
 })

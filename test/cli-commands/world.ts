@@ -134,7 +134,7 @@ export const shown = ({ code, out, err }: Said): string => {
     .replaceAll(/\b([a-z]+)-([0-9a-f]{16})\b/g, numbered)
     .replaceAll(/\b[0-9a-f]{16}…/g, "<sha256>")
     .replaceAll(/\b\d{12}(_[a-z]+)(-\d+)?/g, "<minute>$1")
-    .replaceAll(/ +\d+(\.\d+)? k?B\b/g, " <size>")
+    .replaceAll(/ *\b\d+(\.\d+)? k?B\b/g, " <size>")
     .replaceAll(/ {2,}/g, "  ")
     .replaceAll(root, "<exp>")
 }
@@ -185,10 +185,10 @@ export const world = async (): Promise<string> => {
   })()
   const folder = temporaryFolder()
   copy(await prepared, folder)
-  onTestFinished(() => {
-    const checked = join(folder, "runs/.cache/typecheck")
+  onTestFinished(async () => {
     // type checks that passed are remembered by content
-    void prepared?.then((first) => fs.existsSync(checked) && copy(checked, join(first, "runs/.cache/typecheck")))
+    const checked = join(folder, "runs/.cache/typecheck")
+    if (fs.existsSync(checked)) copy(checked, join(await prepared!, "runs/.cache/typecheck"))
   })
   return folder
 }

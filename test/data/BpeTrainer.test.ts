@@ -96,4 +96,15 @@ describe("BpeTrainer", () => {
           assert.deepStrictEqual((yield* train(texts, vocabulary)).merges, answer[index])
       }),
   )
+
+  it.effect("forgets the rarest words when there are too many, and learns from the others", () =>
+    Effect.gen(function* () {
+      const trainer = new BpeTrainer({ words: 50 })
+      for (let index = 0; index < 2000; index++) trainer.add(`the river the river rare${index.toString(36)}`)
+      assert.isAtMost(trainer.words, 50)
+      assert.isAbove(trainer.forgotten, 1000)
+      const { tokens } = yield* trainer.train({ vocabulary: 270, specialTokens })
+      assert.includeMembers([...tokens], ["the", "Ġriver"])
+    }),
+  )
 })

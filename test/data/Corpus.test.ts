@@ -47,7 +47,9 @@ describe("split", () => {
   it("takes the first ranks by hash: shares of the documents, rounded up", () => {
     const parts = parted(texts, { validation: 0.07, holdout: 0.005 })
     assert.deepStrictEqual(count(parts), [92, 7, 1])
-    const ranked = texts.map((text, index) => [sha256(text), parts[index]!] as const).sort(([a], [b]) => (a < b ? -1 : 1))
+    const ranked = texts
+      .map((text, index) => [sha256(text), parts[index]!] as const)
+      .sort(([a], [b]) => (a < b ? -1 : 1))
     assert.deepStrictEqual(
       ranked.slice(0, 9).map(([, part]) => part),
       [...Array(7).fill("validation"), "holdout", "train"],

@@ -44,7 +44,9 @@ const corpusOf =
         return yield* exit
       }
       const inventory = yield* readInventory(out)
-      const lines = readFileSync(join(out, "documents", `${source}.jsonl`), "utf8").trimEnd().split("\n")
+      const lines = readFileSync(join(out, "documents", `${source}.jsonl`), "utf8")
+        .trimEnd()
+        .split("\n")
       insist(lines.length === inventory.sources[0]!.parts.train.documents, "the inventory counts other documents")
       const ids = new Set<string>()
       for (const line of lines) {
@@ -90,7 +92,9 @@ const packed: Reader = (folder, scratch) =>
     const out = join(scratch, "out")
     mkdirSync(out, { recursive: true })
     const [corpusFolder, tokenizerFolder] = [join(folder, "corpus"), join(folder, "tokenizer")]
-    const exit = yield* Effect.exit(packTokens({ corpusFolder, tokenizerFolder, context: 8, mix: "source_balanced", out }))
+    const exit = yield* Effect.exit(
+      packTokens({ corpusFolder, tokenizerFolder, context: 8, mix: "source_balanced", out }),
+    )
     if (Exit.isSuccess(exit)) return
     insist(!existsSync(join(out, "tokens.json")), "a refused packing left an index")
     return yield* exit
