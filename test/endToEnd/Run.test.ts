@@ -146,7 +146,10 @@ describe("an interrupted training", () => {
     const outcome = finished(child)
     let seen = 0
     child.stdout!.on("data", (chunk: Buffer) => {
-      seen = Math.max(seen, ...[...String(chunk).matchAll(/"done":(\d+),"total":240,/g)].map((match) => Number(match[1])))
+      seen = Math.max(
+        seen,
+        ...[...String(chunk).matchAll(/"done":(\d+),"total":240,/g)].map((match) => Number(match[1])),
+      )
       if (seen >= 20 && !child.killed) child.kill("SIGINT")
     })
     const cut = await outcome
