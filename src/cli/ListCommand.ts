@@ -1,7 +1,7 @@
 /**
  * `exp ls` and `exp show`: what has been run.
  */
-import { join, resolve } from "node:path"
+import { join, relative, resolve } from "node:path"
 import { Console, Effect } from "effect"
 import * as RunFolder from "../run/RunFolder.ts"
 import { resolveRun } from "../run/Tags.ts"
@@ -51,7 +51,7 @@ export const show = Effect.fn("exp show")(function* (runs: string, wanted: strin
         record.steps.map((step) => step.artifact),
         pathOf,
       ),
-      ...record.releases.map((release) => `\nrelease  ${release}`),
+      ...record.releases.map((release) => `\nrelease  ${relative(process.cwd(), release)}`),
     ].join("\n"),
   )
 })
