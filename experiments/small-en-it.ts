@@ -4,7 +4,9 @@
  */
 import { benchmark, corpus, decay, each, experiment, pack, release, select, sweep, tokenizer, train } from "exp"
 
-export default experiment("small-en-it", { corpus: "experiments/corpus", seed: 1337 }, function* (set) {
+const settings = { corpus: "experiments/corpus", license: "CC0-1.0", seed: 1337 }
+
+export default experiment("small-en-it", settings, function* (set) {
   const texts = yield* corpus({
     from: set.corpus,
     train: { en: ["web_en", "wiki_en"], it: ["web_it", "wiki_it"] },
@@ -26,5 +28,5 @@ export default experiment("small-en-it", { corpus: "experiments/corpus", seed: 1
   })
   const best = yield* select({ among: candidates, by: "val_loss_mixed" })
   const decoding = yield* sweep({ model: best, temperature: [0.7, 0.9], topP: [0.9, 1] })
-  return yield* release({ model: best, decoding, name: "small-en-it", license: "CC0-1.0" })
+  return yield* release({ model: best, decoding, name: "small-en-it", license: set.license })
 })
