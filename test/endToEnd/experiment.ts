@@ -15,7 +15,7 @@ export const temporaryFolder = (): { readonly path: string; readonly remove: () 
 }
 
 /** The smallest experiment that has everything: seconds of work, every kind of step. */
-export const smallest = ({ steps = 24, from = embedded, sweepTemperature = 0.8 } = {}): string => `
+export const smallest = ({ steps = 24, decaySteps = 8, from = embedded, sweepTemperature = 0.8 } = {}): string => `
 import { benchmark, corpus, decay, each, experiment, pack, release, select, sweep, tokenizer, train } from "exp"
 
 export default experiment("smallest", { corpus: ${JSON.stringify(from)}, seed: 7 }, function* (set) {
@@ -32,7 +32,7 @@ export default experiment("smallest", { corpus: ${JSON.stringify(from)}, seed: 7
     keepEvery: 12, validateEvery: 12, seed: set.seed,
   })
   const tails = yield* each([12, 24], function* (step) {
-    const tail = yield* decay({ from: base.stableAt(step), steps: 8, finalLr: 1e-5, shape: "1-sqrt", every: 4, validateEvery: 8 })
+    const tail = yield* decay({ from: base.stableAt(step), steps: ${decaySteps}, finalLr: 1e-5, shape: "1-sqrt", every: 4, validateEvery: 8 })
     return yield* each(tail.checkpoints, function* (model) {
       return yield* benchmark({ model, prompts: 3, maxNewTokens: 16 })
     })
