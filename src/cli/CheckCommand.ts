@@ -2,7 +2,9 @@
  * `exp check`: is the store whole, and what lies about in it.
  */
 import { resolve } from "node:path"
-import { Console, Effect, Schema } from "effect"
+import * as Console from "effect/Console"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import { check as checkStore, type StoreReport } from "../run/Check.ts"
 import { services } from "./Project.ts"
 import { bytes, count, table } from "./Table.ts"

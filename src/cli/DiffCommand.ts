@@ -2,7 +2,8 @@
  * `exp diff`: what went into two runs, and what came out.
  */
 import { resolve } from "node:path"
-import { Console, Effect } from "effect"
+import * as Console from "effect/Console"
+import * as Effect from "effect/Effect"
 import { figure } from "../evaluation/Comparison.ts"
 import type { Measured } from "../model/Report.ts"
 import { compare, type Difference } from "../run/Difference.ts"

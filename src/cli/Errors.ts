@@ -1,7 +1,7 @@
 /**
  * Errors of the command line itself.
  */
-import { Schema } from "effect"
+import * as Schema from "effect/Schema"
 
 export class ExperimentUnreadable extends Schema.TaggedError<ExperimentUnreadable>()("ExperimentUnreadable", {
   file: Schema.String,

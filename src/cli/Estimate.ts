@@ -10,6 +10,19 @@ interface Pace {
   readonly seconds: number
 }
 
+/** Steps and their work together. */
+interface Share {
+  readonly steps: number
+  readonly amount: number
+}
+
+const nothing: Share = { steps: 0, amount: 0 }
+
+const add = (shares: Map<string, Share>, { kind, amount }: PlannedWork, times: 1 | -1): void => {
+  const before = shares.get(kind) ?? nothing
+  shares.set(kind, { steps: before.steps + times, amount: before.amount + times * amount })
+}
+
 export interface TimeLeft {
   readonly seconds: number
   /** Some of what is left has no pace yet. */
@@ -18,6 +31,8 @@ export interface TimeLeft {
 
 export class Estimate {
   readonly #left: Map<string, PlannedWork>
+  /** The same added up by kind: asking how long it takes must not cost more the longer the plan is. */
+  readonly #kinds = new Map<string, Share>()
   readonly #paces = new Map<string, Pace>()
   readonly #running = new Map<string, { readonly began: number; share: number }>()
   readonly #now: () => number
@@ -25,6 +40,7 @@ export class Estimate {
   /** `now` in seconds. */
   constructor(work: ReadonlyArray<PlannedWork>, now: () => number = () => performance.now() / 1000) {
     this.#left = new Map(work.map((one) => [one.step, one]))
+    for (const one of this.#left.values()) add(this.#kinds, one, 1)
     this.#now = now
   }
 
@@ -39,6 +55,8 @@ export class Estimate {
 
   /** Done without work, or given up. */
   ended(step: string): void {
+    const planned = this.#left.get(step)
+    if (planned !== undefined) add(this.#kinds, planned, -1)
     this.#left.delete(step)
     this.#running.delete(step)
   }
@@ -59,16 +77,21 @@ export class Estimate {
     let seconds = 0
     let known = 0
     let unknown = 0
-    for (const [step, { kind, amount }] of this.#left) {
-      const running = this.#running.get(step)
+    const others = new Map(this.#kinds)
+    for (const [step, { began, share }] of this.#running) {
+      const planned = this.#left.get(step)
+      if (planned === undefined || share <= 0.02) continue
+      seconds += ((this.#now() - began) * (1 - share)) / share
+      known++
+      add(others, planned, -1)
+    }
+    for (const [kind, { steps, amount }] of others) {
       const pace = this.#paces.get(kind)
-      if (running !== undefined && running.share > 0.02) {
-        seconds += ((this.#now() - running.began) * (1 - running.share)) / running.share
-        known++
-      } else if (pace !== undefined) {
+      if (pace === undefined) unknown += steps
+      else {
         seconds += (pace.seconds / pace.amount) * amount
-        known++
-      } else unknown++
+        known += steps
+      }
     }
     return known === 0 ? undefined : { seconds, atLeast: unknown > 0 }
   }

@@ -7,7 +7,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } 
 import { createRequire, registerHooks } from "node:module"
 import { dirname, join, relative, resolve } from "node:path"
 import { pathToFileURL } from "node:url"
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 import { digest, sha256 } from "../model/Digest.ts"
 import { type Experiment, isExperiment } from "../plan/Plan.ts"
 import { codeDigest, packageRoot } from "../run/Code.ts"

@@ -2,7 +2,8 @@
  * `exp gc`: remove what no run and no tag leads to.
  */
 import { resolve } from "node:path"
-import { Console, Effect } from "effect"
+import * as Console from "effect/Console"
+import * as Effect from "effect/Effect"
 import { collect } from "../run/Garbage.ts"
 import { services } from "./Project.ts"
 import { bytes, count, table } from "./Table.ts"

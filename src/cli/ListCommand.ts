@@ -2,7 +2,8 @@
  * `exp ls` and `exp show`: what has been run.
  */
 import { join, relative, resolve } from "node:path"
-import { Console, Effect } from "effect"
+import * as Console from "effect/Console"
+import * as Effect from "effect/Effect"
 import * as RunFolder from "../run/RunFolder.ts"
 import { resolveRun } from "../run/Tags.ts"
 import { summary } from "./Outcome.ts"

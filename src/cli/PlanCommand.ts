@@ -1,7 +1,8 @@
 /**
  * `exp plan`: what would be done, and what it costs. Touches nothing but the store's own notes.
  */
-import { Console, Effect } from "effect"
+import * as Console from "effect/Console"
+import * as Effect from "effect/Effect"
 import { forecastOf } from "../plan/Forecast.ts"
 import { codeDigest } from "../run/Code.ts"
 import { standings } from "../run/Peek.ts"

@@ -2,7 +2,9 @@
  * What every command that reads an experiment needs: the file loaded, its parameters set, its plan, and the store it works in.
  */
 import { join, resolve } from "node:path"
-import { Effect, Layer, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
 import { layer as engineLayer } from "../engine/Engines.ts"
 import { type Plan, plan } from "../plan/Plan.ts"
 import { Store } from "../store/Store.ts"

@@ -2,7 +2,9 @@
  * `exp resume --prove`: interrupted training is the training that was never interrupted, shown on a checkpoint of one's own.
  */
 import { join, resolve } from "node:path"
-import { Console, Effect, Schema } from "effect"
+import * as Console from "effect/Console"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import { locate, type Proof, prove, runsOf } from "../run/ResumeProof.ts"
 import { services } from "./Project.ts"
 import { table } from "./Table.ts"

@@ -3,7 +3,8 @@
  */
 import { writeFileSync } from "node:fs"
 import { basename, join, relative, resolve } from "node:path"
-import { Cause, Effect } from "effect"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
 import type { Node } from "../plan/Plan.ts"
 import { packageRoot } from "../run/Code.ts"
 import { Reporter, type RunEvent } from "../run/Reporter.ts"

@@ -2,7 +2,8 @@
  * `exp tag`: give a run a name, take the name away, or list the names there are.
  */
 import { resolve } from "node:path"
-import { Console, Effect } from "effect"
+import * as Console from "effect/Console"
+import * as Effect from "effect/Effect"
 import * as Tags from "../run/Tags.ts"
 import { NotFound } from "./Errors.ts"
 import { table } from "./Table.ts"

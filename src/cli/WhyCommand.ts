@@ -1,7 +1,8 @@
 /**
  * `exp why`: which parameter, input, version or engine makes a step run again.
  */
-import { Console, Effect } from "effect"
+import * as Console from "effect/Console"
+import * as Effect from "effect/Effect"
 import { suggestion } from "../model/DidYouMean.ts"
 import { named, names, type Reason, why as reasonsFor } from "../run/Why.ts"
 import { NotFound } from "./Errors.ts"

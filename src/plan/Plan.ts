@@ -4,7 +4,9 @@
  * Running the program under a recorder costs milliseconds and touches nothing: what a yielded step returns is the promise of an
  * artifact, not the artifact. Steps with the same kind, version, parameters and inputs are one step; names and order never matter.
  */
-import { Context, Effect, Schema } from "effect"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import { type Any, Many, type Ref } from "../model/Artifact.ts"
 import { suggestion } from "../model/DidYouMean.ts"
 import { digest } from "../model/Digest.ts"

@@ -4,7 +4,9 @@
  * Declaring and doing live in one file of `src/steps/`, but the doing is reached only when a step runs and loads its heavy modules
  * by `import()`, so planning loads no engine.
  */
-import { Effect, Result, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import type { Any, Many, Problem, Ref } from "../model/Artifact.ts"
 import { suggestion } from "../model/DidYouMean.ts"
 import { canonicalJson } from "../model/Digest.ts"

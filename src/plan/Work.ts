@@ -1,7 +1,7 @@
 /**
  * How a step is done: what it is given, and what it may ask for.
  */
-import type { Effect } from "effect"
+import type * as Effect from "effect/Effect"
 
 /** An input as it lies in the store: whole, verified, and by name. */
 export interface Input {

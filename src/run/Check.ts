@@ -4,7 +4,9 @@
  */
 import { existsSync, lstatSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs"
 import { join } from "node:path"
-import { Effect, Option, Result } from "effect"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
 import { Store } from "../store/Store.ts"
 import { ifFree, isArtifactName, type Leftover, setAside, unfinished } from "./Leftovers.ts"
 import { type Mention, mentionsOf } from "./Mentions.ts"

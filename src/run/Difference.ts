@@ -5,7 +5,7 @@
  */
 import { existsSync, readFileSync } from "node:fs"
 import { join } from "node:path"
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 import { sha256 } from "../model/Digest.ts"
 import type { BenchmarkMetrics, Comparison, HoldoutReport, Measured } from "../model/Report.ts"
 import type { Manifest } from "../store/Manifest.ts"

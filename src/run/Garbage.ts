@@ -8,7 +8,8 @@
  */
 import { existsSync, lstatSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs"
 import { join } from "node:path"
-import { Effect, Option } from "effect"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import type { Manifest } from "../store/Manifest.ts"
 import { Store } from "../store/Store.ts"
 import { bytesBelow, ifFree, isArtifactName, setAside, unfinished } from "./Leftovers.ts"

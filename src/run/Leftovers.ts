@@ -3,7 +3,9 @@
  */
 import { existsSync, lstatSync, readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
-import { Deferred, Effect, Option } from "effect"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import { withLock } from "../store/Lock.ts"
 import type { ManifestDraft } from "../store/Store.ts"
 

@@ -4,7 +4,8 @@
  */
 import { existsSync, readdirSync, statSync } from "node:fs"
 import { join } from "node:path"
-import { Effect, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import * as Journal from "../store/Journal.ts"
 import { readRecord } from "./RunFolder.ts"
 import * as Tags from "./Tags.ts"

@@ -1,7 +1,7 @@
 /**
  * What of a plan is already done: walks it as a run would, but only looks.
  */
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 import { Engine } from "../engine/Engine.ts"
 import type { Ref } from "../model/Artifact.ts"
 import { digest } from "../model/Digest.ts"

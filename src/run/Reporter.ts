@@ -1,7 +1,7 @@
 /**
  * What a run says while it runs. Renderers (terminal, plain lines, NDJSON) listen; the journal writes everything down.
  */
-import { Context } from "effect"
+import * as Context from "effect/Context"
 import type { Progress } from "../plan/Work.ts"
 
 /** A step of the plan and how much work it is: optimizer steps where they are known, else one. */

@@ -5,7 +5,14 @@
  * A step runs when all its inputs are known and one of `jobs` places is free. What the store has is reused; what it lacks is made
  * by the step's own doing; what it had and lost is made again by its producer before anybody reads it.
  */
-import { Deferred, Effect, type FileSystem, type Path, Result, Schema, Semaphore } from "effect"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import type * as FileSystem from "effect/FileSystem"
+import type * as Path from "effect/Path"
+import * as Queue from "effect/Queue"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import * as Semaphore from "effect/Semaphore"
 import { Engine, type Numerics } from "../engine/Engine.ts"
 import type { Ref } from "../model/Artifact.ts"
 import { digest } from "../model/Digest.ts"
@@ -14,6 +21,7 @@ import type { Input, Lineage, Outcome, RunFacts, Work } from "../plan/Work.ts"
 import { artifactName, type InputRecord, type Manifest } from "../store/Manifest.ts"
 import { type ArtifactDamaged, Store, type StoreFailed } from "../store/Store.ts"
 import { codeDigest } from "./Code.ts"
+import { frontier } from "./Frontier.ts"
 import { Reporter } from "./Reporter.ts"
 
 export class StepFailed extends Schema.TaggedError<StepFailed>()("StepFailed", {
@@ -377,17 +385,46 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
       return yields.flat()
     })
 
+  const finish = (node: Node): Effect.Effect<Known, StepFailed, Services> =>
+    Effect.flatMap(Effect.exit(doStep(node)), (exit) => Effect.andThen(Deferred.done(known.get(node.id)!, exit), exit))
+
   const runAll = (all: ReadonlyArray<Node>): Effect.Effect<void, StepFailed, Services> =>
+    Effect.suspend(() => {
+      for (const node of all) known.set(node.id, Deferred.makeUnsafe())
+      return options.jobs === 1 ? Effect.forEach(all, finish, { discard: true }) : sideBySide(all)
+    })
+
+  /**
+   * Workers take steps whose inputs are there. A fan-out is no work itself and its body may wait for steps around it, so it never
+   * holds a worker: nothing that a worker does waits for a step that is still in line.
+   */
+  const sideBySide = (all: ReadonlyArray<Node>): Effect.Effect<void, StepFailed, Services> =>
     Effect.gen(function* () {
-      for (const node of all) known.set(node.id, yield* Deferred.make<Known, StepFailed>())
-      yield* Effect.forEach(
-        all,
-        (node) =>
-          Effect.flatMap(Effect.exit(doStep(node)), (exit) =>
-            Effect.andThen(Deferred.done(known.get(node.id)!, exit), exit),
-          ),
-        { concurrency: options.jobs === 1 ? 1 : "unbounded", discard: true },
-      )
+      const { first, after } = frontier(all)
+      const line = yield* Queue.unbounded<Node | undefined>()
+      let left = all.length
+      const enter = (nodes: ReadonlyArray<Node>): void =>
+        void Queue.offerAllUnsafe(
+          line,
+          nodes.filter((node) => node.body === undefined),
+        )
+      const leave = (node: Node): void => {
+        enter(after(node))
+        left--
+        if (left === 0) Queue.offerAllUnsafe(line, workers)
+      }
+      const through = (node: Node) => Effect.map(finish(node), () => leave(node))
+      const fanOuts = all.filter((node) => node.body !== undefined)
+      const workers: ReadonlyArray<undefined> = Array.from({ length: Math.min(options.jobs, all.length) })
+      const worker = Effect.gen(function* () {
+        for (let node = yield* Queue.take(line); node !== undefined; node = yield* Queue.take(line))
+          yield* through(node)
+      })
+      enter(first)
+      yield* Effect.all([...fanOuts.map(through), ...workers.map(() => worker)], {
+        concurrency: "unbounded",
+        discard: true,
+      })
     })
 
   yield* runAll(nodes)

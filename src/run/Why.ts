@@ -1,7 +1,7 @@
 /**
  * Why a step will run, or will not: what makes its key differ from that of the nearest stored artifact of its kind.
  */
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 import { Engine } from "../engine/Engine.ts"
 import type { Ref } from "../model/Artifact.ts"
 import { digest } from "../model/Digest.ts"

@@ -3,23 +3,45 @@
  *
  * The lock is an open exclusive transaction on an empty SQLite file: the kernel drops it when its owner dies, however it dies, so
  * there is no stale lock to recognise, no pid to mistake and nothing to unlock by hand. The file itself means nothing and stays.
+ *
+ * Trap: a process that opens a lock file itself and closes it again drops its own lock, for such is POSIX. Only SQLite opens them.
  */
-import { mkdirSync } from "node:fs"
+import { closeSync, openSync, rmSync, writeSync } from "node:fs"
 import { dirname } from "node:path"
 import type { DatabaseSync } from "node:sqlite"
 import { Effect } from "effect"
+import { makeFolder } from "./Files.ts"
 
 const isBusy = (cause: unknown): boolean =>
   cause instanceof Error && /database is locked|SQLITE_BUSY/.test(cause.message)
 
-const tryLock = (Database: typeof DatabaseSync, path: string): DatabaseSync | undefined => {
-  const database = new Database(path)
+/** What SQLite may need to lock one empty file. */
+const DESCRIPTORS = 4
+const PAGE = 4096
+
+/** SQLite says that it cannot; the system, asked for as much beside the lock, says why: full, read-only, too many files open. */
+const complain = (path: string): void => {
+  const beside = `${path}.${process.pid}`
+  const open: Array<number> = []
   try {
+    for (let n = 0; n < DESCRIPTORS; n++) open.push(openSync(beside, "w"))
+    writeSync(open[0]!, Buffer.alloc(PAGE))
+  } finally {
+    open.forEach(closeSync)
+    rmSync(beside, { force: true })
+  }
+}
+
+const tryLock = (Database: typeof DatabaseSync, path: string): DatabaseSync | undefined => {
+  let database: DatabaseSync | undefined
+  try {
+    database = new Database(path)
     database.exec("PRAGMA busy_timeout = 0; BEGIN EXCLUSIVE")
     return database
   } catch (cause) {
-    database.close()
+    database?.close()
     if (isBusy(cause)) return undefined
+    complain(path)
     throw cause
   }
 }
@@ -33,7 +55,7 @@ export const withLock = <A, E, R>(
   Effect.acquireUseRelease(
     Effect.gen(function* () {
       const { DatabaseSync } = yield* Effect.promise(() => import("node:sqlite"))
-      mkdirSync(dirname(path), { recursive: true })
+      makeFolder(dirname(path))
       for (let waited = false; ; waited = true) {
         const held = tryLock(DatabaseSync, path)
         if (held !== undefined) return held

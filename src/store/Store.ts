@@ -7,30 +7,25 @@
  *     <root>/.stat/<kind>-<key16>.json  size, times and inode of each file as seen when its bytes were last hashed
  *     <root>/.damaged/                what was found damaged, moved out of the way
  *
- * An artifact is renamed into place when all its files are on disk and its manifest is written. What is only handed on is compared
- * with the noted stat; before a step reads an input, the input's bytes are hashed, so no step runs on rot. The manifest answers for
+ * An artifact is renamed into place when all its files, its folders and its manifest are on disk. Once it is, it counts: a note that
+ * cannot be written or a workplace that cannot be cleaned takes nothing from it. What is only handed on is compared with the noted
+ * stat; before a step reads an input, the input's bytes are hashed, so no step runs on rot. The manifest answers for
  * the files and its own digest for the manifest, so there is no byte that nothing vouches for.
  *
  * Looking never moves anything: what is damaged counts as absent, its noted stat is forgotten so that the next look hashes again,
  * and only its maker, alone under the lock, moves it aside.
  */
-import { createHash } from "node:crypto"
 import * as fs from "node:fs"
-import { join } from "node:path"
-import { Context, Effect, Layer, Result, Schema } from "effect"
+import { basename, dirname, join } from "node:path"
+import { Context, Effect, Layer, Result, Schema, Semaphore } from "effect"
 import { canonicalJson } from "../model/Digest.ts"
+import { isPlatform, refused, StoreFailed } from "./Failed.ts"
+import { failpoint } from "./Failpoint.ts"
+import { hashAndSync, hashFile, makeFolder, remove, rename, syncFolders, write } from "./Files.ts"
 import { withLock } from "./Lock.ts"
-import { artifactName, type FileRecord, type Manifest, seal, unseal } from "./Manifest.ts"
+import { artifactName, type Manifest, seal, unseal } from "./Manifest.ts"
 
-export class StoreFailed extends Schema.TaggedError<StoreFailed>()("StoreFailed", {
-  path: Schema.String,
-  problem: Schema.String,
-  hint: Schema.String,
-}) {
-  override get message() {
-    return `store, ${this.path}: ${this.problem}\n  hint: ${this.hint}`
-  }
-}
+export { StoreFailed }
 
 export class ArtifactDamaged extends Schema.TaggedError<ArtifactDamaged>()("ArtifactDamaged", {
   artifact: Schema.String,
@@ -56,26 +51,6 @@ export interface Workplace {
 
 export type ManifestDraft = Omit<Manifest, "files" | "format" | "chosen">
 
-const CHUNK = 1 << 20
-
-const hashFile = (path: string): Effect.Effect<string> =>
-  Effect.gen(function* () {
-    const hash = createHash("sha256")
-    const descriptor = fs.openSync(path, "r")
-    try {
-      const buffer = Buffer.allocUnsafe(CHUNK)
-      for (let chunks = 1; ; chunks++) {
-        const read = fs.readSync(descriptor, buffer)
-        if (read === 0) break
-        hash.update(buffer.subarray(0, read))
-        if (chunks % 32 === 0) yield* Effect.yieldNow
-      }
-    } finally {
-      fs.closeSync(descriptor)
-    }
-    return hash.digest("hex")
-  })
-
 /** Paths below a folder, sorted, `/`-separated; anything that is not a plain file or folder is refused. */
 export const listFiles = (folder: string, below = ""): ReadonlyArray<string> =>
   fs
@@ -87,6 +62,13 @@ export const listFiles = (folder: string, below = ""): ReadonlyArray<string> =>
       if (!entry.isFile()) throw new Error(`${path} is neither a file nor a folder`)
       return [path]
     })
+
+/** The folders that a path lies in, below the one that it is relative to. */
+const foldersOf = (path: string): ReadonlyArray<string> =>
+  path
+    .split("/")
+    .slice(0, -1)
+    .map((_, index, parts) => parts.slice(0, index + 1).join("/"))
 
 const filesOf = (folder: string): Result.Result<ReadonlyArray<string>, string> =>
   Result.try({
@@ -102,41 +84,24 @@ const statOf = (path: string): Stat => {
   return { bytes: Number(stat.size), mtime: `${stat.mtimeNs}`, ctime: `${stat.ctimeNs}`, inode: `${stat.ino}` }
 }
 
-const sync = (path: string): void => {
-  const descriptor = fs.openSync(path, "r")
-  try {
-    fs.fsyncSync(descriptor)
-  } finally {
-    fs.closeSync(descriptor)
-  }
-}
-
-/** A failure of the system, not of the code: Node's own complaints have a code too, but no system call. */
-const isPlatform = (cause: unknown): cause is NodeJS.ErrnoException =>
-  cause instanceof Error && "code" in cause && ("syscall" in cause || cause.code === "ERR_SQLITE_ERROR")
-
-const hintFor = (code: string | undefined): string => {
-  switch (code) {
-    case "ENOSPC":
-      return "the disk is full: free some room and run again, nothing is lost"
-    case "EACCES":
-    case "EPERM":
-    case "EROFS":
-      return "make the runs folder writable, or choose another with `--runs`"
-    case "EMFILE":
-      return "too many files are open: raise `ulimit -n`"
-    default:
-      return "look at the path, then run again: nothing half-made was kept"
-  }
-}
-
 /** Turns failures of the file system into typed errors, and leaves everything else as it is. */
 const guarded = <A, E, R>(path: string, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | StoreFailed, R> =>
   Effect.catchDefect(effect, (cause) =>
     isPlatform(cause)
-      ? Effect.fail(new StoreFailed({ path, problem: cause.message, hint: hintFor(cause.code) }))
-      : Effect.die(cause),
+      ? Effect.fail(refused(path, cause))
+      : cause instanceof StoreFailed
+        ? Effect.fail(cause)
+        : Effect.die(cause),
   )
+
+/** What is only there to be quicker or tidier: when the system refuses it, nothing is lost. */
+const helpful = (use: () => void): void => {
+  try {
+    use()
+  } catch (cause) {
+    if (!isPlatform(cause)) throw cause
+  }
+}
 
 export class Store extends Context.Service<
   Store,
@@ -192,14 +157,13 @@ const make = (root: string): Store["Service"] => {
     }
   }
 
+  /** Written in place: one that is torn cannot be read, and then the bytes are hashed instead. */
   const noteStats = (artifact: string, files: ReadonlyArray<string>): void => {
     const stats = Object.fromEntries(
       ["manifest.json", ...files].map((path) => [path, statOf(join(pathOf(artifact), path))]),
     )
-    fs.mkdirSync(join(root, ".stat"), { recursive: true })
-    const temporary = `${statPath(artifact)}.${process.pid}`
-    fs.writeFileSync(temporary, JSON.stringify(stats))
-    fs.renameSync(temporary, statPath(artifact))
+    makeFolder(join(root, ".stat"))
+    write(statPath(artifact), JSON.stringify(stats))
   }
 
   const same = (a: Stat | undefined, b: Stat): boolean =>
@@ -233,16 +197,16 @@ const make = (root: string): Store["Service"] => {
   /** Forgets that its bytes were ever seen whole. */
   const distrust = (artifact: string): void => {
     verified.delete(artifact)
-    fs.rmSync(statPath(artifact), { force: true })
+    remove(statPath(artifact))
   }
 
   const setAside = (artifact: string): void => {
     const grave = join(root, ".damaged")
-    fs.mkdirSync(grave, { recursive: true })
+    makeFolder(grave)
     for (let n = 1; ; n++) {
       const target = join(grave, `${artifact}.${n}`)
       if (fs.existsSync(target)) continue
-      fs.renameSync(pathOf(artifact), target)
+      rename(pathOf(artifact), target)
       return
     }
   }
@@ -278,15 +242,35 @@ const make = (root: string): Store["Service"] => {
           return yield* new ArtifactDamaged({ artifact, problem })
         }
         if (!trustStat) {
-          noteStats(
-            artifact,
-            read.success.files.map((file) => file.path),
+          helpful(() =>
+            noteStats(
+              artifact,
+              read.success.files.map((file) => file.path),
+            ),
           )
           verified.add(artifact)
         }
         return read.success
       }),
     )
+
+  /** Renames that are on their way share one sync: who comes while one is under way waits for the next. */
+  const rootTurn = Semaphore.makeUnsafe(1)
+  let renames = 0
+  let synced = 0
+  const syncRoot = Effect.suspend(() => {
+    const mine = ++renames
+    return rootTurn.withPermit(
+      Effect.suspend(() => {
+        if (synced >= mine) return Effect.void
+        const now = renames
+        // the first time, the root itself may be new
+        return Effect.map(syncFolders(synced === 0 ? [root, dirname(root)] : [root]), () => {
+          synced = now
+        })
+      }),
+    )
+  })
 
   const commit = (draft: ManifestDraft, out: string, extra: Pick<Manifest, "chosen">) =>
     Effect.gen(function* () {
@@ -298,19 +282,42 @@ const make = (root: string): Store["Service"] => {
           hint: "an artifact holds plain files and folders alone: the step that made it is at fault",
         })
       const paths = found.success
-      const files: Array<FileRecord> = []
-      for (const path of paths) {
-        const full = join(out, path)
-        files.push({ path, bytes: fs.statSync(full).size, sha256: yield* hashFile(full) })
-        sync(full)
-      }
+      const files = yield* hashAndSync(
+        paths.map((path) => ({ path, full: join(out, path) })),
+        () => failpoint("commit.file-hashed"),
+      )
+      failpoint("commit.files-synced")
       const manifest: Manifest = { format: 1, ...draft, ...extra, files }
-      fs.writeFileSync(join(out, "manifest.json"), seal(manifest), { flush: true })
-      fs.renameSync(out, pathOf(draft.artifact))
-      sync(root)
-      noteStats(draft.artifact, paths)
+      write(join(out, "manifest.json"), seal(manifest))
+      failpoint("commit.manifest-written")
+      const folders = [...new Set(paths.flatMap(foldersOf)), "."].map((folder) => join(out, folder))
+      yield* Effect.all(
+        [hashAndSync([{ path: "manifest.json", full: join(out, "manifest.json") }], () => {}), syncFolders(folders)],
+        {
+          concurrency: 2,
+          discard: true,
+        },
+      )
+      failpoint("commit.before-rename")
+      rename(out, pathOf(draft.artifact))
+      failpoint("commit.renamed")
+      yield* syncRoot
+      failpoint("commit.before-note")
+      helpful(() => noteStats(draft.artifact, paths))
+      failpoint("commit.noted")
       return manifest
     })
+
+  /**
+   * Drops a workplace in one step, so that there is never half of one. Its files may still be written to by a worker that has not
+   * noticed yet that its owner died.
+   */
+  const drop = (place: string): void => {
+    if (!fs.existsSync(place)) return
+    const away = join(root, ".tmp", `.removed-${basename(place)}-${process.pid}-${process.hrtime.bigint()}`)
+    rename(place, away)
+    helpful(() => remove(away))
+  }
 
   const makeArtifact: Store["Service"]["make"] = (draft, options, body) => {
     const name = draft.artifact
@@ -322,17 +329,23 @@ const make = (root: string): Store["Service"] => {
         join(root, ".lock", name),
         options.onWait,
         Effect.gen(function* () {
+          failpoint("make.locked")
           const before = yield* find(name)
           if (before !== undefined) return { manifest: before, made: false }
           if (fs.existsSync(pathOf(name))) setAside(name)
-          if (!options.resumable) fs.rmSync(place, { recursive: true, force: true })
-          fs.mkdirSync(workplace.out, { recursive: true })
-          fs.mkdirSync(workplace.scratch, { recursive: true })
-          fs.writeFileSync(join(place, "draft.json"), canonicalJson({ ...draft, resumable: options.resumable }))
-          fs.rmSync(join(workplace.out, "manifest.json"), { force: true })
+          // without `out` it is what a commit left: resume points of work whose results are no longer beside them
+          if (!options.resumable || !fs.existsSync(workplace.out)) drop(place)
+          makeFolder(workplace.out)
+          makeFolder(workplace.scratch)
+          failpoint("make.place-made")
+          write(join(place, "draft.json"), canonicalJson({ ...draft, resumable: options.resumable }))
+          failpoint("make.draft-written")
+          remove(join(workplace.out, "manifest.json"))
           const extra = yield* body(workplace)
+          failpoint("make.body-done")
           const manifest = yield* Effect.uninterruptible(commit(draft, workplace.out, extra))
-          fs.rmSync(place, { recursive: true, force: true })
+          failpoint("make.before-clean")
+          helpful(() => remove(place))
           return { manifest, made: true }
         }),
       ),

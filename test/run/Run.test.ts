@@ -295,6 +295,30 @@ describe("a fan-out over checkpoints yet to come", () => {
     assert.strictEqual(fs.readdirSync(root).filter((name) => name.startsWith("finish-")).length, 4)
     assert.deepStrictEqual((await run(root, pair)).made, [])
   })
+
+  it("never holds up the steps around it that its body waits for, however many wait", async () => {
+    const many = experiment("many", function* () {
+      const base = yield* grow({ from: yield* source({ text: "a" }), steps: 2, keepEvery: 1, rate: 1 })
+      const late = yield* grow({ from: yield* source({ text: "b" }), steps: 2, keepEvery: 1, rate: 1 })
+      const other = yield* finish({ from: late.stableAt(2) })
+      const fans = yield* each([1, 2, 3, 4], function* (bonus) {
+        return yield* each(
+          base.stable,
+          function* (from) {
+            return yield* pick({ among: [yield* finish({ from, bonus }), other] })
+          },
+          { atMost: 2 },
+        )
+      })
+      return yield* pick({ among: fans })
+    })
+    during.set("grow", () => Effect.sleep("20 millis"))
+    const [one, two] = [temporaryFolder(), temporaryFolder()]
+    const sideBySide = await run(one, many, { jobs: 2 })
+    assert.isUndefined(sideBySide.error)
+    await run(two, many)
+    assert.deepStrictEqual(fs.readdirSync(one).sort(), fs.readdirSync(two).sort())
+  })
 })
 
 describe("manifests", () => {
