@@ -3,6 +3,10 @@
  *
  * A yielded step is the promise of work, not the work: running an experiment's program records a plan, and `exp run` does it.
  */
+
+/** For parameters of one's own: `Schema.Struct({ seed: Schema.Int.pipe(Schema.withConstructorDefault(Effect.succeed(7))) })`. */
+export * as Effect from "effect/Effect"
+export * as Schema from "effect/Schema"
 export type {
   Corpus,
   Decoding,

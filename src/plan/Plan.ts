@@ -6,6 +6,7 @@
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { type Any, Many, type Ref } from "../model/Artifact.ts"
 import { suggestion } from "../model/DidYouMean.ts"
@@ -90,7 +91,7 @@ export const record = <A, E>(program: Effect.Effect<A, E, Recorder>, depth = 0) 
     )
   })
 
-/** A value with a default is a parameter: `--set name=value`. A Schema may narrow what it accepts. */
+/** A value with a default is a parameter: `--set name=value`. A struct Schema with constructor defaults narrows what it accepts. */
 export type Defaults = Readonly<Record<string, string | number | boolean>>
 type Widened<D extends Defaults> = {
   readonly [K in keyof D]: D[K] extends string ? string : D[K] extends number ? number : boolean
@@ -99,6 +100,8 @@ type Widened<D extends Defaults> = {
 export interface Experiment<A = unknown> {
   readonly name: string
   readonly defaults: Defaults
+  /** What is wrong with values of the right types, where the experiment gave a Schema. */
+  readonly refuse?: (values: Defaults) => string | undefined
   readonly program: (
     parameters: Readonly<Record<string, string | number | boolean>>,
   ) => Effect.Effect<A, PlanError, Recorder>
@@ -119,20 +122,35 @@ export function experiment<A, const D extends Defaults>(
   defaults: D,
   program: Program<A, Widened<D>>,
 ): Experiment<A>
+export function experiment<A, P extends Schema.Struct.Fields>(
+  name: string,
+  parameters: Schema.Struct<P>,
+  program: Program<A, Schema.Struct<P>["Type"]>,
+): Experiment<A>
 export function experiment(
   name: string,
-  defaultsOrProgram: Defaults | Program<unknown, any>,
+  parametersOrProgram: Defaults | Schema.Struct<any> | Program<unknown, any>,
   maybeProgram?: Program<unknown, any>,
 ): Experiment {
-  const [defaults, program] =
-    typeof defaultsOrProgram === "function" ? [{}, defaultsOrProgram] : [defaultsOrProgram, maybeProgram!]
+  const program = maybeProgram ?? (parametersOrProgram as Program<unknown, any>)
+  const parameters = maybeProgram === undefined ? {} : parametersOrProgram
   return {
     name,
-    defaults,
+    ...(Schema.isSchema(parameters)
+      ? schemaParameters(parameters as Schema.Struct<any>)
+      : { defaults: parameters as Defaults }),
     program: (parameters) =>
       Effect.suspend(() => Effect.gen(() => program(parameters)) as Effect.Effect<unknown, PlanError, Recorder>),
   }
 }
+
+const schemaParameters = (schema: Schema.Struct<any>): Pick<Experiment, "defaults" | "refuse"> => ({
+  defaults: schema.make({}) as Defaults,
+  refuse: (values) => {
+    const decoded = Schema.decodeUnknownResult(Schema.toType(schema), { errors: "all" })(values)
+    return Result.isFailure(decoded) ? decoded.failure.message.replaceAll(/\s*\n\s*/g, " ") : undefined
+  },
+})
 
 export const isExperiment = (value: unknown): value is Experiment =>
   typeof value === "object" && value !== null && "name" in value && "program" in value && "defaults" in value
@@ -162,6 +180,13 @@ export const parametersOf = (
         })
       values[name] = value
     }
+    const refused = experiment.refuse?.(values)
+    if (refused !== undefined)
+      return yield* new PlanError({
+        step: experiment.name,
+        problem: refused,
+        hint: `the defaults are ${names.map((name) => `${name}=${experiment.defaults[name]}`).join(", ")}`,
+      })
     return values
   })
 
