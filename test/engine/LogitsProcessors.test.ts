@@ -5,7 +5,7 @@ import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import { makeSampler, processLogits } from "../../src/engine/LogitsProcessors.ts"
-import { type DecodingPreset, standardPresets } from "../../src/model/Decoding.ts"
+import { type DecodingPreset, gridPresets, standardPresets } from "../../src/model/Decoding.ts"
 import { stream } from "../../src/model/Random.ts"
 
 const neutral: DecodingPreset = {
@@ -177,6 +177,8 @@ describe("logits processors beside the library", () => {
       const presets = [
         ...standardPresets,
         ...standardPresets.map((preset) => ({ ...preset, name: `${preset.name}+ngram`, noRepeatNgramSize: 3 })),
+        // the grid of the hero's sweep
+        ...gridPresets({ temperature: [0.7, 0.9], topP: [0.9, 1], repetitionPenalty: [1] }),
       ]
       const cases = presets.flatMap((preset, p) =>
         Array.from({ length: rows }, (_, index) => ({
