@@ -19,7 +19,7 @@
  *
  * (Of two entries with equal pair and count the older comes first here; there the order is that of a hash map.)
  */
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 import { byteSymbols, PairTable, utf8Into, WordTable, wordEnd } from "./Words.ts"
 
 export interface Vocabulary {

@@ -11,7 +11,8 @@
 import { createReadStream } from "node:fs"
 import { mkdir, open, readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { Effect, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import {
   type Document,
   defaultSplit,

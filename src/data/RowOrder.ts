@@ -9,7 +9,7 @@
  * On disk (`order-<seed>.bin`): global row numbers, uint32, little endian.
  */
 import { type FileHandle, open } from "node:fs/promises"
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 import type { SourceRows, TokensIndex } from "../model/Corpus.ts"
 import { permutation } from "../model/Random.ts"
 import type { Progress } from "./BpeTrainer.ts"

@@ -14,7 +14,8 @@
  */
 import { readFile, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { Effect, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import type { Vocabulary } from "./BpeTrainer.ts"
 import {
   byteOfSymbol,

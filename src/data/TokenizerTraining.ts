@@ -10,7 +10,8 @@
  */
 import { writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { Effect, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import type { Part } from "../model/Corpus.ts"
 import { BpeTrainer, type Progress } from "./BpeTrainer.ts"
 import { CorpusUnwritable, forEachDocument, problemOf, readInventory } from "./Corpus.ts"

@@ -6,7 +6,8 @@
  * come from holdout documents. Every document gives the opening of its first such sentence before any gives a second one. An opening
  * that occurs anywhere in the training text is passed over: what is continued must not have been learned by heart.
  */
-import { Result, Schema } from "effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import type { SourceRole } from "../evaluation/Losses.ts"
 import { encodePair } from "../evaluation/Probe.ts"
 import type { Document } from "../model/Corpus.ts"

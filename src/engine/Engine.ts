@@ -5,7 +5,10 @@
  * Every engine starts from the same initial weights, reads the same rows in the same order and writes the same checkpoints;
  * `test/engine/contract.ts` holds them to the same losses (2e-5 over 20 steps in fp32 on weights ×10).
  */
-import { Context, type Effect, Schema, type Stream } from "effect"
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type * as Stream from "effect/Stream"
 import type { Architecture } from "../model/Architecture.ts"
 import type { CheckpointState, Optimizer } from "../model/Checkpoint.ts"
 import type { DecodingPreset } from "../model/Decoding.ts"

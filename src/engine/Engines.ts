@@ -2,7 +2,10 @@
  * Which engine computes. What bears identity is known at once; the engine itself is loaded when it is first asked to work, so that
  * planning and reusing cost nothing of it.
  */
-import { Context, Effect, Layer, Stream } from "effect"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
 import { Engine, EngineFailed } from "./Engine.ts"
 import { numerics } from "./tfjs/Numerics.ts"
 

@@ -4,7 +4,8 @@
  * many rivals, and whoever is not told apart at 0.05 is tied with the winner. The winner among ties is the one with the better
  * figure, and the words say that this is all that speaks for it.
  */
-import { Result, Schema } from "effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import { type Direction, direction, isLossMetric, type MetricName } from "../model/Metric.ts"
 import type { Comparison, DocumentScore, Interval, Measured, ModelIdentity } from "../model/Report.ts"
 import { type MeasuredSample, type SampleMetric, sampleUnits } from "./Behaviour.ts"

@@ -9,7 +9,7 @@
  * Loading the tables costs about 2 s and 480 MB, so it is done on first use and once a process. `setLanguageSubset` changes an eld
  * instance for everybody, therefore each identifier restricts an instance of its own.
  */
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 
 export const UNDETERMINED = "undetermined"
 

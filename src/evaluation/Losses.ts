@@ -5,7 +5,8 @@
  * `val_loss_mixed` weighs sources, not tokens, so it always travels with its weights: 4.80 with English at 0.99 and 4.80 with English
  * at 0.5 are different models. Evaluation-only sources are reported and have weight 0.
  */
-import { Result, Schema } from "effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import type { DocumentLoss } from "../engine/Engine.ts"
 import type { Role } from "../model/Corpus.ts"
 import type { LossMetric } from "../model/Metric.ts"

@@ -5,7 +5,7 @@
  * `gelu_new`, biases, tied head. Tensor names and layouts are that implementation's, so a checkpoint needs no renaming on export:
  * `Conv1D` weights are [in, out], the columns of `c_attn` are q | k | v.
  */
-import { Schema } from "effect"
+import * as Schema from "effect/Schema"
 
 const Positive = Schema.Int.check(Schema.isGreaterThan(0))
 

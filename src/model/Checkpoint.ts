@@ -9,7 +9,7 @@
  *
  * It carries no clock, path or machine: two runs of one recipe write the same bytes.
  */
-import { Schema } from "effect"
+import * as Schema from "effect/Schema"
 import { Architecture } from "./Architecture.ts"
 import { LrSchedule } from "./LrSchedule.ts"
 

@@ -23,7 +23,7 @@
  * Training row r of a source is tokens[rT … rT+T]: T inputs, targets shifted by one, the last token shared with the next row.
  * The training tokens of one source are contiguous; its remainder is dropped and counted.
  */
-import { Schema } from "effect"
+import * as Schema from "effect/Schema"
 
 const Natural = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 

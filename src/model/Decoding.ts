@@ -2,7 +2,7 @@
  * How text is drawn from a model. Names and meaning are those of Hugging Face `GenerationConfig`, so that a preset goes into
  * `generation_config.json` as it is.
  */
-import { Schema } from "effect"
+import * as Schema from "effect/Schema"
 
 const Natural = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 

@@ -5,7 +5,7 @@
  * Warm-up step s runs at peak·(s+1)/W, so the last warm-up step is exactly at the peak; decay step s at u = (s−start+1)/D,
  * so the last decay step is exactly at the final rate. (epfml's code uses s/W and (s−start)/D.)
  */
-import { Schema } from "effect"
+import * as Schema from "effect/Schema"
 
 export const DecayShape = Schema.Literals(["linear", "1-sqrt", "cosine", "square", "exp"])
 export type DecayShape = typeof DecayShape.Type

@@ -20,7 +20,7 @@
  * | train, decay | `best_validation.json`         | `ValidationMetrics`     |
  * | train, decay | `probe_generations.jsonl`      | `ProbeGeneration` a line |
  */
-import { Schema } from "effect"
+import * as Schema from "effect/Schema"
 import { DecodingPreset } from "./Decoding.ts"
 
 const Natural = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))

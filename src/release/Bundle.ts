@@ -7,7 +7,9 @@
  * Telemetry: lines of training up to the parent step, then all lines of the decay, each with its `phase`. Training that went on
  * past the parent is no part of this model, and how far it went is no part of the recipe.
  */
-import { Effect, FileSystem, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Schema from "effect/Schema"
 import { type Architecture, parameterCount } from "../model/Architecture.ts"
 import { CheckpointState, type Optimizer } from "../model/Checkpoint.ts"
 import { TokensIndex } from "../model/Corpus.ts"

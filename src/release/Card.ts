@@ -7,7 +7,8 @@
  * card of two runs of one experiment is the same bytes.
  */
 import { fileURLToPath } from "node:url"
-import { Effect, FileSystem } from "effect"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
 import type { Measured } from "../model/Report.ts"
 import { type Citation, Citations, exact, integer, MissingFigure, unmark, untracedNumbers } from "./Citation.ts"
 import { checkConsistency } from "./Consistency.ts"

@@ -5,7 +5,8 @@
  * Figures that are sums over the same numbers in another order may differ in the last bits: they are compared to 1e-6 relative.
  * Learning rates to 1e-5: an engine may count them in fp32.
  */
-import { Effect, FileSystem } from "effect"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
 import { parameterCount } from "../model/Architecture.ts"
 import { canonicalJson } from "../model/Digest.ts"
 import { lrAt } from "../model/LrSchedule.ts"

@@ -22,7 +22,9 @@
  * | `LICENSE`, `NOTICE`                 | licence; sources with their licences and attributions                                   |
  * | `provenance.json`                   | in-toto statement: clock, machine, git. The only volatile file, with `SHA256SUMS`        |
  */
-import { Effect, FileSystem, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Schema from "effect/Schema"
 import { Architecture } from "../model/Architecture.ts"
 import { CheckpointState, checkpointName, Optimizer } from "../model/Checkpoint.ts"
 import { Inventory, Mix, TokensIndex } from "../model/Corpus.ts"

@@ -5,7 +5,9 @@
  */
 import { createHash } from "node:crypto"
 import { cpus, totalmem } from "node:os"
-import { Effect, FileSystem, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Schema from "effect/Schema"
 
 export const GitState = Schema.Struct({
   commit: Schema.String,

@@ -1,5 +1,7 @@
 /** What can go wrong while a release is made or checked. Each says what, where, and the next action. */
-import { Effect, type PlatformError, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import type * as PlatformError from "effect/PlatformError"
+import * as Schema from "effect/Schema"
 
 export class ReleaseInputUnreadable extends Schema.TaggedError<ReleaseInputUnreadable>()("ReleaseInputUnreadable", {
   path: Schema.String,

@@ -2,7 +2,9 @@
  * `SHA256SUMS`: one line a file, `<64 hex digits>  <path>`, sorted by path, the file itself left out; `sha256sum --check` reads it.
  */
 import { createHash } from "node:crypto"
-import { Effect, FileSystem, Stream } from "effect"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Stream from "effect/Stream"
 import {
   type ReleaseFileFailed,
   type ReleaseInputUnreadable,

@@ -5,7 +5,10 @@
  * Traps: `transformers` 4.57 refuses a file whose `__metadata__` has no `format`; 5.x loads an `lm_head.weight` beside a tied
  * embedding and is silently another model than 4.57's. So the header is always ours, and only canonical tensors pass.
  */
-import { Effect, FileSystem, Schema, Stream } from "effect"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
 import { type Architecture, tensors } from "../model/Architecture.ts"
 import { type ReleaseFileFailed, ReleaseInputUnreadable, unreadable, unwritable } from "./ReleaseError.ts"
 

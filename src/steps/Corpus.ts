@@ -5,7 +5,8 @@
  * weight 0 in every mix, all their documents evaluated. A file's content bears identity, its path does not.
  */
 import { fileURLToPath } from "node:url"
-import { Effect, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import { Corpus } from "../model/Artifact.ts"
 import { defaultSplit, Split } from "../model/Corpus.ts"
 import * as Step from "../plan/Step.ts"

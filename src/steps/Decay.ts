@@ -4,7 +4,8 @@
  */
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
-import { Effect, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import { checkpointBytes, parameterCount } from "../model/Architecture.ts"
 import { architectureOf, keptSteps, StableCheckpoint, Tail } from "../model/Artifact.ts"
 import { CheckpointState } from "../model/Checkpoint.ts"

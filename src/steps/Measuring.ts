@@ -3,7 +3,8 @@
  */
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
-import { Effect, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import { readTokens } from "../data/Pack.ts"
 import { loadTokenizer } from "../data/Tokenizer.ts"
 import { Engine } from "../engine/Engine.ts"

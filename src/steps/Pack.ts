@@ -1,7 +1,8 @@
 /**
  * `pack`: a corpus encoded, packed to the context and mixed. What training reads, row by row.
  */
-import { Effect, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import { Corpus, Tokenizer, Tokens } from "../model/Artifact.ts"
 import { Mix } from "../model/Corpus.ts"
 import { suggestion } from "../model/DidYouMean.ts"

@@ -7,7 +7,8 @@
  */
 import { mkdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { Effect, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import { Decoding, Release, Selected } from "../model/Artifact.ts"
 import { greedy } from "../model/Decoding.ts"
 import * as Step from "../plan/Step.ts"

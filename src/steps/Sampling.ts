@@ -1,7 +1,7 @@
 /**
  * Prompts of a corpus, and what a model makes of them, measured: what benchmark and sweep share.
  */
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 import { corpusBatches } from "../data/Corpus.ts"
 import { buildPrompts, type PromptSet, type TokenizedPrompt } from "../decoding/Prompts.ts"
 import { Engine } from "../engine/Engine.ts"

@@ -4,7 +4,8 @@
  */
 import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { Effect, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import { Scored, Selected } from "../model/Artifact.ts"
 import { suggestion } from "../model/DidYouMean.ts"
 import { type MetricName, metricsOf } from "../model/Metric.ts"

@@ -4,7 +4,8 @@
  */
 import { appendFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { Effect, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import { Decoding, Scored } from "../model/Artifact.ts"
 import { gridPresets, standardPresets } from "../model/Decoding.ts"
 import type { PromptSets } from "../model/Report.ts"

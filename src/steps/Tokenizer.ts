@@ -1,7 +1,8 @@
 /**
  * `tokenizer`: a byte-level BPE vocabulary trained on the training documents of a corpus.
  */
-import { Effect, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import { Corpus, Tokenizer } from "../model/Artifact.ts"
 import * as Step from "../plan/Step.ts"
 

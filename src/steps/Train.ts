@@ -4,7 +4,8 @@
  * How long it runs, which checkpoints are kept and how often it is validated are elastic: they do not change a weight. So a longer
  * `train` goes on from a shorter one's newest stored checkpoint, and what was decayed from checkpoint 400 stays cached.
  */
-import { Effect, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import { checkpointBytes, parameterCount, Shape } from "../model/Architecture.ts"
 import { architectureOf, type KnownTraining, keptSteps, Tokens, Trained } from "../model/Artifact.ts"
 import { defaultOptimizer, Optimizer } from "../model/Checkpoint.ts"

@@ -25,7 +25,8 @@ import {
   writeFileSync,
 } from "node:fs"
 import { join } from "node:path"
-import { Effect, Stream } from "effect"
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
 import { readTokens } from "../data/Pack.ts"
 import { writeOrder } from "../data/RowOrder.ts"
 import { loadTokenizer } from "../data/Tokenizer.ts"

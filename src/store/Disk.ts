@@ -3,7 +3,8 @@
  */
 import { existsSync, statfsSync } from "node:fs"
 import { dirname, resolve } from "node:path"
-import { Effect, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 
 /** Three figures: enough to compare by. */
 const size = (bytes: number): string => {

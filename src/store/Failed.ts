@@ -1,7 +1,7 @@
 /**
  * What the system refused, as something to read and act on.
  */
-import { Schema } from "effect"
+import * as Schema from "effect/Schema"
 
 export class StoreFailed extends Schema.TaggedError<StoreFailed>()("StoreFailed", {
   path: Schema.String,

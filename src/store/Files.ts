@@ -4,7 +4,7 @@
 import { createHash } from "node:crypto"
 import * as fs from "node:fs"
 import { dirname } from "node:path"
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 import { isPlatform } from "./Failed.ts"
 import { operation } from "./Failpoint.ts"
 import type { FileRecord } from "./Manifest.ts"

@@ -9,7 +9,7 @@
 import { closeSync, openSync, rmSync, writeSync } from "node:fs"
 import { dirname } from "node:path"
 import type { DatabaseSync } from "node:sqlite"
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 import { makeFolder } from "./Files.ts"
 
 const isBusy = (cause: unknown): boolean =>

@@ -17,7 +17,8 @@
  * The file is canonical JSON and one line feed, nothing else, and it says its own digest: a manifest with any byte changed either
  * cannot be read, is spelled in another way, or does not have the digest it says.
  */
-import { Result, Schema } from "effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import { canonicalJson, digest } from "../model/Digest.ts"
 
 const Natural = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))

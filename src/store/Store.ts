@@ -17,7 +17,12 @@
  */
 import * as fs from "node:fs"
 import { basename, dirname, join } from "node:path"
-import { Context, Effect, Layer, Result, Schema, Semaphore } from "effect"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import * as Semaphore from "effect/Semaphore"
 import { canonicalJson } from "../model/Digest.ts"
 import { isPlatform, refused, StoreFailed } from "./Failed.ts"
 import { failpoint } from "./Failpoint.ts"

@@ -1,7 +1,7 @@
 /** The rows of a training run, read from the token shards when they are wanted: memory does not grow with the corpus. */
 import { closeSync, fstatSync, openSync, readFileSync, readSync } from "node:fs"
 import { join } from "node:path"
-import { Schema } from "effect"
+import * as Schema from "effect/Schema"
 import { type TokenDocument, TokensIndex } from "../../model/Corpus.ts"
 
 interface OpenShard {

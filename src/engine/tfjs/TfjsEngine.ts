@@ -13,7 +13,11 @@
  */
 import { createRequire } from "node:module"
 import { availableParallelism } from "node:os"
-import { Clock, Effect, Layer, Option, Stream } from "effect"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
 import type { Architecture } from "../../model/Architecture.ts"
 import type { CheckpointState } from "../../model/Checkpoint.ts"
 import { greedy } from "../../model/Decoding.ts"
