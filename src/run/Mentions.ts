@@ -10,12 +10,13 @@ import * as Journal from "../store/Journal.ts"
 import { readRecord } from "./RunFolder.ts"
 import * as Tags from "./Tags.ts"
 
-export class JournalUnreadable extends Schema.TaggedError<JournalUnreadable>()("JournalUnreadable", {
+export class MentionsUnreadable extends Schema.TaggedError<MentionsUnreadable>()("MentionsUnreadable", {
   path: Schema.String,
   problem: Schema.String,
+  hint: Schema.String,
 }) {
   override get message() {
-    return `${this.path}: ${this.problem}\n  hint: what this run uses is not known; restore the journal or move the run's folder away`
+    return `${this.path}: ${this.problem}\n  hint: what this run uses is not known; ${this.hint}`
   }
 }
 
@@ -37,13 +38,17 @@ const foldersOf = (runs: string): ReadonlyArray<string> =>
         .filter((name) => existsSync(join(runs, name, "journal.ndjson")) || existsSync(join(runs, name, "run.json")))
         .sort()
 
-const ofRun = (runs: string, run: string): Effect.Effect<ReadonlyArray<Mention>, JournalUnreadable> =>
+const ofRun = (runs: string, run: string): Effect.Effect<ReadonlyArray<Mention>, MentionsUnreadable> =>
   Effect.gen(function* () {
     const path = join(runs, run, "journal.ndjson")
     const events = yield* Effect.try({
       try: () => Journal.read(path) as ReadonlyArray<{ readonly _tag?: string; readonly artifact?: unknown }>,
       catch: (cause) =>
-        new JournalUnreadable({ path, problem: cause instanceof Error ? cause.message : String(cause) }),
+        new MentionsUnreadable({
+          path,
+          problem: cause instanceof Error ? cause.message : String(cause),
+          hint: "restore the journal or move the run's folder away",
+        }),
     })
     return [
       ...(readRecord(join(runs, run))?.steps ?? []).map(({ artifact }) => ({ artifact, by: run, made: true })),
@@ -61,7 +66,7 @@ const stampOf = (path: string): string => {
 /** By artifact, who names it. Asked again, it reads what has changed since. */
 export const mentionsOf = (
   runs: string,
-): Effect.Effect<ReadonlyMap<string, ReadonlyArray<Mention>>, JournalUnreadable> => {
+): Effect.Effect<ReadonlyMap<string, ReadonlyArray<Mention>>, MentionsUnreadable> => {
   const read = new Map<string, { readonly stamp: string; readonly mentions: ReadonlyArray<Mention> }>()
   return Effect.gen(function* () {
     const byArtifact = new Map<string, Array<Mention>>()
@@ -77,6 +82,12 @@ export const mentionsOf = (
       read.set(run, { stamp, mentions })
       mentions.forEach(add)
     }
+    for (const path of Tags.damaged(runs))
+      return yield* new MentionsUnreadable({
+        path,
+        problem: "it does not have the bytes it was written with",
+        hint: "restore the tag, or remove the file and tag the run anew",
+      })
     for (const { name, artifacts } of Tags.list(runs))
       for (const artifact of artifacts) add({ artifact, by: `tag ${name}`, made: true })
     return byArtifact

@@ -7,6 +7,7 @@
  * |-------------|------------------------------------------------------------------------------------------------|
  * | `run`       | name of the run's folder                                                                       |
  * | `artifacts` | what the run used, so that `exp gc` keeps it even when the run's folder was deleted            |
+ * | `digest`    | sha256 of the canonical JSON of the fields above: a tag that rotted holds nothing back         |
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { basename, join, resolve } from "node:path"
@@ -14,6 +15,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { suggestion } from "../model/DidYouMean.ts"
+import { canonicalJson, digest } from "../model/Digest.ts"
 import * as RunFolder from "./RunFolder.ts"
 
 export class TagRefused extends Schema.TaggedError<TagRefused>()("TagRefused", {
@@ -36,7 +38,17 @@ export class RunNotFound extends Schema.TaggedError<RunNotFound>()("RunNotFound"
 }
 
 const TagFile = Schema.Struct({ run: Schema.String, artifacts: Schema.Array(Schema.String) })
-const decode = Schema.decodeUnknownOption(Schema.fromJsonString(TagFile))
+const decode = Schema.decodeUnknownOption(
+  Schema.fromJsonString(Schema.Struct({ ...TagFile.fields, digest: Schema.String })),
+)
+
+const seal = (tag: typeof TagFile.Type): string => `${canonicalJson({ ...tag, digest: digest(tag) })}\n`
+
+const unseal = (text: string): Option.Option<typeof TagFile.Type> =>
+  decode(text).pipe(
+    Option.map(({ run, artifacts }) => ({ run, artifacts })),
+    Option.filter((tag) => seal(tag) === text),
+  )
 
 export interface Tag {
   readonly name: string
@@ -54,16 +66,22 @@ const complaint = (name: string): string | undefined => {
   return undefined
 }
 
-export const list = (runs: string): ReadonlyArray<Tag> =>
+const filesOf = (runs: string): ReadonlyArray<readonly [file: string, tag: Option.Option<typeof TagFile.Type>]> =>
   !existsSync(folderOf(runs))
     ? []
     : readdirSync(folderOf(runs))
         .filter((file) => file.endsWith(".json"))
         .sort()
-        .flatMap((file) => {
-          const tag = decode(readFileSync(join(folderOf(runs), file), "utf8"))
-          return Option.isSome(tag) ? [{ name: file.slice(0, -".json".length), ...tag.value }] : []
-        })
+        .map((file) => [file, unseal(readFileSync(join(folderOf(runs), file), "utf8"))])
+
+export const list = (runs: string): ReadonlyArray<Tag> =>
+  filesOf(runs).flatMap(([file, tag]) =>
+    Option.isSome(tag) ? [{ name: file.slice(0, -".json".length), ...tag.value }] : [],
+  )
+
+/** Paths of tags that do not have the bytes they were written with. */
+export const damaged = (runs: string): ReadonlyArray<string> =>
+  filesOf(runs).flatMap(([file, tag]) => (Option.isNone(tag) ? [join(folderOf(runs), file)] : []))
 
 export interface Run {
   readonly name: string
@@ -110,7 +128,7 @@ export const add = Effect.fn("Tags.add")(function* (runs: string, run: string, n
   mkdirSync(folderOf(runs), { recursive: true })
   const path = pathOf(runs, name)
   const artifacts = [...new Set(record.steps.map((step) => step.artifact))].sort()
-  writeFileSync(`${path}.${process.pid}`, `${JSON.stringify({ run: full, artifacts }, null, 2)}\n`)
+  writeFileSync(`${path}.${process.pid}`, seal({ run: full, artifacts }))
   renameSync(`${path}.${process.pid}`, path)
   return { name, run: full, artifacts } satisfies Tag
 })

@@ -115,6 +115,23 @@ describe("exp gc", () => {
     assert.deepStrictEqual(artifacts(folder), before)
   })
 
+  it("removes nothing while a tag is not as it was written", async () => {
+    const folder = await world()
+    await exp(folder, "tag", runNames(folder)[0]!, "kept")
+    const path = join(folder, "runs/tags/kept.json")
+    const whole = fs.readFileSync(path)
+    const before = artifacts(folder)
+    for (const position of [0, 20, whole.length - 30, whole.length - 1]) {
+      const changed = Buffer.from(whole)
+      changed[position]! ^= 1
+      fs.writeFileSync(path, changed)
+      const { code, err } = await gc(folder)
+      assert.strictEqual(code, 1)
+      assert.match(err, /kept\.json: it does not have the bytes .*\n {2}hint: .*restore the tag/)
+    }
+    assert.deepStrictEqual(artifacts(folder), before)
+  })
+
   it("finishes what an earlier collection was killed at, and empties what was set aside", async () => {
     const folder = await world()
     fs.mkdirSync(join(folder, "runs/store/.tmp/.removed-train-0123456789abcdef-1"), { recursive: true })

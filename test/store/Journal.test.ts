@@ -28,4 +28,25 @@ describe("a journal", () => {
       assert.deepStrictEqual(read(path), [{ n: 1 }, { n: 3 }], `torn at ${length}`)
     }
   })
+
+  it("is not read when any byte of it was changed, whatever to", () => {
+    const path = join(temporaryFolder(), "journal.ndjson")
+    for (const event of [{ n: 1, text: "\u00fc" }, {}, { n: 2, crc32: "of its own" }]) append(path, event)
+    const whole = fs.readFileSync(path)
+    assert.lengthOf(read(path), 3)
+    const missed: Array<string> = []
+    for (let position = 0; position < whole.length; position++)
+      for (let bit = 0; bit < 8; bit++) {
+        const changed = Buffer.from(whole)
+        changed[position]! ^= 1 << bit
+        fs.writeFileSync(path, changed)
+        try {
+          read(path)
+          missed.push(`bit ${bit} at ${position}`)
+        } catch (cause) {
+          assert.match(String(cause), /line \d does not have the bytes it was written with/)
+        }
+      }
+    assert.deepStrictEqual(missed, [])
+  })
 })
