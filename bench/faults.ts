@@ -1,7 +1,7 @@
 /**
  * What faults do to a store: every kind of them, and a table of what was lost, wrong or left to do by hand.
  *
- *     npx node bench/faults.ts [--kills=1000] [--crowds=200]
+ *     npx node bench/faults.ts [--kills=1000] [--crowds=200] [--flips=5000] [--sizes=100]
  *
  * "lost": finished work that was gone or done again, or more unfinished work than was under way. "wrong": artifacts in the store
  * that are not whole, or not the bytes of a run that nothing happened to. "by hand": the same command again did not complete, or a
@@ -18,12 +18,19 @@ import {
   trialOfError,
   trialOfKill,
   trialOfRandomKills,
+  trialsOfRot,
   underLimit,
 } from "../test/faults/trials.ts"
 
 const { values } = parseArgs({
-  options: { kills: { type: "string", default: "1000" }, crowds: { type: "string", default: "200" } },
+  options: {
+    kills: { type: "string", default: "1000" },
+    crowds: { type: "string", default: "200" },
+    flips: { type: "string", default: "5000" },
+    sizes: { type: "string", default: "100" },
+  },
 })
+process.env["EXP_FAULT_SIZES"] = values.sizes
 
 const row = (
   kind: string,
@@ -50,9 +57,12 @@ const each = async (names: ReadonlyArray<string>, trial: (name: string) => Promi
   for (const name of names) done.push([name, await trial(name)])
   return done
 }
-const numbers = (count: number) => Array.from({ length: count }, (_, n) => String(n + 1))
 
 row("fault", "trials", "lost", "wrong", "by hand")
+const numbers = (count: number) => Array.from({ length: count }, (_, n) => String(n + 1))
+
+report("one flipped bit, times as they were", await trialsOfRot(numbers(Number(values.flips)).map(Number)))
+
 for (const action of ["throw", "ENOSPC", "EIO"] as const) {
   const trials: Array<readonly [string, Trial]> = []
   for (const at of FAILPOINTS)

@@ -4,7 +4,10 @@
  */
 import { assert, describe, it } from "vitest"
 import { FAILPOINTS } from "../../src/store/Failpoint.ts"
-import { everyOperation, mayMount, type Trial, trialOfError, underLimit } from "./trials.ts"
+import { everyOperation, isClean, mayMount, type Trial, trialOfError, trialsOfRot, underLimit } from "./trials.ts"
+
+/** `EXP_FAULT_FLIPS=5000` for as many flipped bits, `EXP_FAULT_SIZES=100` for as many sizes of a full disk. */
+const FLIPS = Number(process.env["EXP_FAULT_FLIPS"] ?? 100)
 
 const nothing: Omit<Trial, "struck"> = { wrong: [], lost: [], manual: [] }
 const found = ({ wrong, lost, manual }: Trial) => ({ wrong, lost, manual })
@@ -26,6 +29,19 @@ describe("every file operation of a run, one after the other,", () => {
     const { operations, bad } = await everyOperation(action, (nth) => trialOfError({ action, nth }))
     assert.deepStrictEqual(bad, [])
     assert.isAbove(operations, 30)
+  })
+})
+
+describe("a store that rots", () => {
+  it(`is mended before anything is read, after each of ${FLIPS} flipped bits`, {
+    timeout: 60_000 + FLIPS * 500,
+  }, async () => {
+    const trials = await trialsOfRot(Array.from({ length: FLIPS }, (_, n) => n + 1))
+    assert.lengthOf(trials, FLIPS)
+    assert.deepStrictEqual(
+      trials.filter(([, trial]) => !isClean(trial)),
+      [],
+    )
   })
 })
 

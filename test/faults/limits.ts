@@ -22,11 +22,17 @@ const lifted = async (): Promise<void> => {
   trials.push({ struck: false, ...(await recover(runs)) })
 }
 
+/** Kilobytes left on the disk: what a finished store takes is about 1,280. */
+const sizes = (count: number): ReadonlyArray<number> =>
+  count <= 10
+    ? [0, 4, 16, 40, 400, 900, 1150, 1200, 1230, 1260]
+    : Array.from({ length: count }, (_, n) => Math.round((1276 * n) / (count - 1)))
+
 if (limit === "full") {
   await cleanFinals()
   const ballast = join(folder!, "ballast")
   // from no room at all to nearly enough: wherever it ends, it goes on from there
-  for (const free of [0, 4, 16, 40, 400, 900, 1150, 1200, 1230, 1260]) {
+  for (const free of sizes(Number(process.env["EXP_FAULT_SIZES"] ?? 10))) {
     for (const again of [true, false]) {
       if (again) fs.rmSync(runs, { recursive: true, force: true })
       fs.rmSync(ballast, { force: true })

@@ -8,7 +8,8 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { stream } from "../../src/model/Random.ts"
 import { type Action, arm, type Failure } from "../../src/store/Failpoint.ts"
-import { artifactsIn, attempt, finalsIn, JOBS, type PlanName, wrongIn } from "./world.ts"
+import { flip } from "../store/damage.ts"
+import { artifactsIn, attempt, finalsIn, JOBS, type PlanName, storeOf, wrongIn } from "./world.ts"
 
 export interface Trial {
   /** Whether the fault came to pass: a run may be over before it. */
@@ -265,6 +266,43 @@ export const trialOfCrowd = (seed: number): Promise<Trial> =>
     const again = [...counts].flatMap(([artifact, count]) => (count > 1 ? [`${artifact} was made ${count} times`] : []))
     const wrong = await wrongIn(runs)
     return merge([{ wrong, lost: again, manual }, await recover(runs)], true)
+  })
+
+const filesBelow = (folder: string): ReadonlyArray<string> =>
+  fs
+    .readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name))
+    .filter((path) => fs.statSync(path).size > 0)
+    .sort()
+
+/**
+ * A finished store rots: one bit of one file of an artifact, of a manifest or of a note about one, with its times as they were. In two
+ * trials of three an artifact is missing too, so that whoever makes it anew reads its inputs. Each trial leaves the store as it found
+ * it, or says what it left.
+ */
+export const trialsOfRot = (seeds: ReadonlyArray<number>): Promise<ReadonlyArray<readonly [string, Trial]>> =>
+  inFolder(async (runs) => {
+    await recover(runs)
+    const trials: Array<readonly [string, Trial]> = []
+    for (const seed of seeds) {
+      const random = stream(seed, "rot")
+      const all = [...artifactsIn(runs)].sort()
+      if (random.word(0) % 3 !== 0)
+        fs.rmSync(join(storeOf(runs), all[random.word(1) % all.length]!), { recursive: true, force: true })
+      const places = [
+        ...artifactsIn(runs).map((artifact) => join(storeOf(runs), artifact)),
+        join(storeOf(runs), ".stat"),
+      ]
+      const files = places.flatMap(filesBelow)
+      const path = files[random.word(2) % files.length]!
+      flip(path, random.word(3) % fs.statSync(path).size, 1 << (random.word(4) % 8))
+      trials.push([`${seed}: ${path.slice(runs.length + 1)}`, { struck: true, ...(await recover(runs)) }])
+      fs.rmSync(join(storeOf(runs), ".damaged"), { recursive: true, force: true })
+      for (const run of fs.readdirSync(runs))
+        if (run !== "store") fs.rmSync(join(runs, run), { recursive: true, force: true })
+    }
+    return trials
   })
 
 /** n = 1, 2, … until a run gets through: the operations of a whole run, and the trials that were not clean. `stride`: not all. */
