@@ -4,7 +4,9 @@
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import { forecastOf } from "../plan/Forecast.ts"
+import { ordinary } from "../plan/Resources.ts"
 import { codeDigest } from "../run/Code.ts"
+import { refusals } from "../run/Foresight.ts"
 import { standings } from "../run/Peek.ts"
 import { renderPlan } from "./PlanText.ts"
 import { open, services } from "./Project.ts"
@@ -19,17 +21,23 @@ export interface PlanSettings {
 export const plan = Effect.fn("exp plan")(function* (settings: PlanSettings) {
   const { plan } = yield* open(settings.file, settings.set, settings.runs)
   const standing = yield* standings(plan.nodes).pipe(Effect.provide(services(settings.runs)))
-  if (!settings.json) return yield* Console.log(renderPlan(plan, standing, codeDigest()))
-  const steps = plan.nodes.map(({ id, label, definition, params, inputs, forecast }) => ({
+  const refuse = refusals(plan.nodes, standing).pipe(Effect.provide(services(settings.runs)))
+  if (!settings.json) {
+    yield* Console.log(renderPlan(plan, standing, codeDigest()))
+    return yield* refuse
+  }
+  const steps = plan.nodes.map(({ id, label, definition, params, inputs, forecast, resources, body }) => ({
     id,
     label,
     kind: definition.kind,
     params,
     inputs,
     forecast,
+    ...(body === undefined && { resources: resources ?? ordinary }),
     standing: standing.get(id),
   }))
   yield* Console.log(
     JSON.stringify({ experiment: plan.experiment, parameters: plan.parameters, steps, total: forecastOf(plan.nodes) }),
   )
+  yield* refuse
 })

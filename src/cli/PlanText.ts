@@ -3,6 +3,7 @@
  */
 import { forecastOf } from "../plan/Forecast.ts"
 import type { Node, Plan } from "../plan/Plan.ts"
+import { ordinary } from "../plan/Resources.ts"
 import type { Standing } from "../run/Peek.ts"
 import { bytes, count, table } from "./Table.ts"
 
@@ -10,11 +11,15 @@ const marks: Record<Standing["_tag"], string> = { Cached: "done", WillRun: "will
 
 const facts = (node: Node): string => {
   const { parameters, optimizerSteps, tokens, diskBytes } = node.forecast
+  const { cpus, memoryBytes, gpus } = node.resources ?? ordinary
   return [
     parameters !== undefined && `${count(parameters)} parameters`,
     optimizerSteps !== undefined && `${count(optimizerSteps)} steps`,
     tokens !== undefined && `${count(tokens)} tokens`,
-    diskBytes !== undefined && bytes(diskBytes),
+    diskBytes !== undefined && `${bytes(diskBytes)} on disk`,
+    cpus === "all" ? "all cores" : cpus !== ordinary.cpus && `${cpus} cores`,
+    memoryBytes > 0 && `${bytes(memoryBytes)} of memory`,
+    gpus > 0 && `${gpus} GPUs`,
   ]
     .filter(Boolean)
     .join(", ")

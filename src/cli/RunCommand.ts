@@ -6,12 +6,16 @@ import { basename, join, relative, resolve } from "node:path"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import type { Node } from "../plan/Plan.ts"
+import { ordinary } from "../plan/Resources.ts"
 import { packageRoot } from "../run/Code.ts"
+import { requireMachine } from "../run/Fit.ts"
+import { thisMachine } from "../run/Machine.ts"
 import { Reporter, type RunEvent } from "../run/Reporter.ts"
 import { runPlan, type StepResult, until } from "../run/Run.ts"
 import * as RunFolder from "../run/RunFolder.ts"
+import { secretOf } from "../run/Secrets.ts"
 import { Store } from "../store/Store.ts"
-import { NotFound } from "./Errors.ts"
+import { ExperimentRefused, NotFound } from "./Errors.ts"
 import { summary } from "./Outcome.ts"
 import { planText } from "./PlanText.ts"
 import { ndjson, plain, type Renderer, terminal } from "./Progress.ts"
@@ -42,6 +46,15 @@ export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
       what: `no step of the plan is a \`${settings.until}\``,
       hint: `its steps are ${[...new Set(plan.nodes.map((node) => node.definition.kind))].join(", ")}`,
     })
+  const secret = secretOf([file.source, JSON.stringify(plan.parameters), JSON.stringify(nodes.map(plainNode))])
+  if (secret !== null)
+    return yield* new ExperimentRefused({
+      file: settings.file,
+      problem: `it or a \`--set\` of it holds what looks like ${secret}; nothing was run`,
+      hint: "run folders and releases keep the experiment: leave secrets to the environment, and revoke this one",
+    })
+  const machine = thisMachine()
+  yield* requireMachine(nodes, machine).pipe(Effect.provide(services(settings.runs)))
   const startedAt = new Date()
   const folder = RunFolder.create(resolve(settings.runs), plan.experiment, startedAt)
   const text = planText(plan.nodes)
@@ -72,12 +85,22 @@ export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
   const work = nodes
     .filter((node) => node.body === undefined)
     .map(({ id, definition, forecast }) => ({ step: id, kind: definition.kind, amount: forecast.optimizerSteps ?? 1 }))
-  emit({ _tag: "RunStarted", experiment: plan.experiment, run: basename(folder), steps: work.length, work })
+  const { cpus, memoryBytes, gpus } = machine
+  emit({
+    _tag: "RunStarted",
+    experiment: plan.experiment,
+    run: basename(folder),
+    steps: work.length,
+    work,
+    jobs: settings.jobs,
+    machine: { cpus, memoryBytes, gpus },
+  })
 
   yield* Effect.gen(function* () {
     const store = yield* Store
     const results = yield* runPlan(nodes, {
       jobs: settings.jobs,
+      machine,
       facts: {
         experiment: plan.experiment,
         experimentFile: relative(process.cwd(), file.path),
@@ -133,7 +156,7 @@ export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
 })
 
 /** A node as `plan.json` has it. */
-const plainNode = ({ id, label, definition, params, inputs, forecast, body }: Node): object => ({
+const plainNode = ({ id, label, definition, params, inputs, forecast, resources, body }: Node): object => ({
   id,
   label,
   kind: definition.kind,
@@ -141,6 +164,7 @@ const plainNode = ({ id, label, definition, params, inputs, forecast, body }: No
   params,
   inputs,
   forecast,
+  ...(body === undefined && { resources: resources ?? ordinary }),
   ...(body && { body: { ...body, nodes: body.nodes.map(plainNode) } }),
 })
 

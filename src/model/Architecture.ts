@@ -88,6 +88,9 @@ export const parameterCount = (architecture: Architecture): number =>
 export const trainingFlopsPerToken = ({ layers, width, context, vocabulary }: Architecture): number =>
   6 * (layers * 12 * width * width + vocabulary * width) + 12 * layers * width * context
 
+/** Bytes that whoever trains holds at least: weights, gradient and both AdamW moments in fp32. Engines hold more, each in its way. */
+export const trainingBytes = (architecture: Architecture): number => 16 * parameterCount(architecture)
+
 /** Bytes of one checkpoint: fp32 weights, and twice as much again for the AdamW moments. */
 export const checkpointBytes = (architecture: Architecture, moments: boolean): number =>
   4 * parameterCount(architecture) * (moments ? 3 : 1)

@@ -11,6 +11,7 @@ import * as Schema from "effect/Schema"
 import { type Any, Many, type Ref } from "../model/Artifact.ts"
 import { suggestion } from "../model/DidYouMean.ts"
 import { digest } from "../model/Digest.ts"
+import type { Resources } from "./Resources.ts"
 import type { Definition } from "./Step.ts"
 
 export class PlanError extends Schema.TaggedError<PlanError>()("PlanError", {
@@ -34,6 +35,8 @@ export interface Node {
   readonly inputs: Readonly<Record<string, ReadonlyArray<Ref>>>
   /** What the plan says of the work: optimizer steps, tokens, parameters, bytes on disk. */
   readonly forecast: Forecast
+  /** Of the machine while it runs; absent: an ordinary step's. */
+  readonly resources?: Resources
   /** Set on a fan-out over things to come: the plan of one item, and the most items there may be. */
   readonly body?: {
     readonly nodes: ReadonlyArray<Node>
@@ -49,6 +52,8 @@ export interface Forecast {
   readonly optimizerSteps?: number
   readonly tokens?: number
   readonly diskBytes?: number
+  /** Written beside the result and gone when it is done: resume points. */
+  readonly scratchBytes?: number
 }
 
 export class Recorder extends Context.Service<
@@ -57,6 +62,8 @@ export class Recorder extends Context.Service<
     readonly add: (node: Omit<Node, "id">) => Effect.Effect<string, PlanError>
     /** Bodies of fan-outs around. */
     readonly depth: number
+    /** Whether a step may refer to it: a step recorded before, here or around, or the item of a fan-out around. */
+    readonly knows: (ref: Ref) => boolean
   }
 >()("exp/plan/Recorder") {}
 
@@ -73,11 +80,16 @@ const identityOf = (node: Omit<Node, "id">): unknown => ({
 })
 
 /** What `program` asks for, in order, and what it returns. */
-export const record = <A, E>(program: Effect.Effect<A, E, Recorder>, depth = 0) =>
+export const record = <A, E>(
+  program: Effect.Effect<A, E, Recorder>,
+  around?: { readonly recorder: Recorder["Service"]; readonly item: string },
+) =>
   Effect.suspend(() => {
     const nodes = new Map<string, Node>()
     const recorder = Recorder.of({
-      depth,
+      depth: around === undefined ? 0 : around.recorder.depth + 1,
+      knows: (ref) =>
+        (ref._tag === "Item" ? ref.of === around?.item : nodes.has(ref.step)) || (around?.recorder.knows(ref) ?? false),
       add: (node) =>
         Effect.sync(() => {
           const id = `${node.definition.kind}-${digest(identityOf(node)).slice(0, 12)}`
@@ -87,7 +99,7 @@ export const record = <A, E>(program: Effect.Effect<A, E, Recorder>, depth = 0) 
     })
     return program.pipe(
       Effect.provideService(Recorder, recorder),
-      Effect.map((value) => ({ value, nodes: [...nodes.values()] })),
+      Effect.map((value) => ({ value, nodes: [...nodes.values()], knows: recorder.knows })),
     )
   })
 
@@ -153,7 +165,15 @@ const schemaParameters = (schema: Schema.Struct<any>): Pick<Experiment, "default
 })
 
 export const isExperiment = (value: unknown): value is Experiment =>
-  typeof value === "object" && value !== null && "name" in value && "program" in value && "defaults" in value
+  typeof value === "object" &&
+  value !== null &&
+  "name" in value &&
+  typeof value.name === "string" &&
+  "program" in value &&
+  typeof value.program === "function" &&
+  "defaults" in value &&
+  typeof value.defaults === "object" &&
+  value.defaults !== null
 
 /** Values given on the command line, checked against the experiment's parameters and turned into their types. */
 export const parametersOf = (
@@ -163,6 +183,13 @@ export const parametersOf = (
   Effect.gen(function* () {
     const values: Record<string, string | number | boolean> = { ...experiment.defaults }
     const names = Object.keys(experiment.defaults)
+    for (const name of names)
+      if (!settable(experiment.defaults[name]))
+        return yield* new PlanError({
+          step: experiment.name,
+          problem: `parameter \`${name}\` has no default that can be set`,
+          hint: "defaults are strings, finite numbers, `true` or `false`",
+        })
     for (const [name, text] of Object.entries(given)) {
       const standard = Object.hasOwn(experiment.defaults, name) ? experiment.defaults[name] : undefined
       if (standard === undefined)
@@ -190,10 +217,14 @@ export const parametersOf = (
     return values
   })
 
+const settable = (value: unknown): boolean =>
+  typeof value === "string" || typeof value === "boolean" || Number.isFinite(value)
+
 const parse = (standard: string | number | boolean, text: string): string | number | boolean | undefined => {
   if (typeof standard === "string") return text
   if (typeof standard === "boolean") return text === "true" ? true : text === "false" ? false : undefined
-  const number = text.trim() === "" ? Number.NaN : Number(text.replaceAll("_", ""))
+  const digits = text.replaceAll("_", "").trim()
+  const number = digits === "" ? Number.NaN : Number(digits)
   return Number.isFinite(number) ? number : undefined
 }
 
@@ -223,6 +254,14 @@ type Body<A, B> = (item: A) => Generator<Effect.Effect<any, PlanError, Recorder>
 type Yielded = Any | ReadonlyArray<Any>
 type ItemOf<B> = B extends ReadonlyArray<infer C> ? C : B
 
+/** Of an artifact that this plan does not make, or makes where it cannot be seen. */
+export const foreign = (step: string): PlanError =>
+  new PlanError({
+    step,
+    problem: "it is given an artifact that no step before it makes",
+    hint: "pass what a step of the same experiment returned; what a fan-out's body makes comes out by `return`",
+  })
+
 const eachDefinition: Definition = { kind: "each", version: 1, computes: false, elastic: [], transparent: true }
 
 /**
@@ -241,10 +280,10 @@ export function each<A extends Any, B extends Yielded>(
 ): Effect.Effect<Many<ItemOf<B>>, PlanError, Recorder>
 export function each(
   items: ReadonlyArray<any> | Many<any>,
-  body: Body<any, any>,
+  program: Body<any, any>,
   options?: { readonly atMost: number },
 ): Effect.Effect<any, PlanError, Recorder> {
-  const one = (item: unknown) => Effect.gen(() => body(item)) as Effect.Effect<any, PlanError, Recorder>
+  const one = (item: unknown) => Effect.gen(() => program(item)) as Effect.Effect<any, PlanError, Recorder>
   if (!(items instanceof Many)) return Effect.forEach(items, one)
   return Effect.gen(function* () {
     const recorder = yield* Recorder
@@ -257,7 +296,8 @@ export function each(
       })
     // the depth keeps the items of two fan-outs over one thing apart, one inside the other
     const item = digest({ items: items.ref, depth: recorder.depth }).slice(0, 12)
-    const { nodes, value } = yield* record(one(items.item({ _tag: "Item", of: item })), recorder.depth + 1)
+    const body = one(items.item({ _tag: "Item", of: item }))
+    const { nodes, value, knows } = yield* record(body, { recorder, item })
     const yielded = [value].flat(Number.POSITIVE_INFINITY) as ReadonlyArray<Any>
     if (yielded.length === 0 || yielded.some((handle) => !(handle instanceof Object && "ref" in handle)))
       return yield* new PlanError({
@@ -265,6 +305,7 @@ export function each(
         problem: "its body returns no artifact",
         hint: "`return yield*` what the last step gives",
       })
+    if (!recorder.knows(items.ref) || !yielded.every((handle) => knows(handle.ref))) return yield* foreign("each")
     const id = yield* recorder.add({
       label: `each ×≤${atMost}`,
       definition: eachDefinition,

@@ -7,11 +7,23 @@
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import type { Any, Many, Problem, Ref } from "../model/Artifact.ts"
+import { type Any, Many, type Problem, type Ref } from "../model/Artifact.ts"
 import { suggestion } from "../model/DidYouMean.ts"
 import { canonicalJson } from "../model/Digest.ts"
-import { type Forecast, PlanError, Recorder } from "./Plan.ts"
+import { type Forecast, foreign, PlanError, Recorder } from "./Plan.ts"
+import { misdeclared, ordinary, type Resources } from "./Resources.ts"
 import type { Doing } from "./Work.ts"
+
+/**
+ * What can refuse a step long before it runs: an artifact further up, named by who takes it in and as what. It is looked at as soon as
+ * it is there, so that no day of training ends in a refusal that its texts could have told of.
+ */
+export interface Foresight {
+  readonly into: string
+  readonly input: string
+  /** Given the parameters of the step and the folder of the artifact. */
+  readonly check: (params: any, folder: string) => Effect.Effect<void, any, any>
+}
 
 /** What the run needs to know of a kind, whatever its parameters are. */
 export interface Definition {
@@ -30,20 +42,32 @@ export interface Definition {
   readonly wholeSelection?: ReadonlyArray<string>
   /** Work may go on from what an interrupted attempt left in the output folder. */
   readonly resumable?: boolean
+  readonly foresees?: Foresight
+  /** Bytes it will write, by what its inputs weigh on disk: for kinds whose plan cannot know. */
+  readonly writes?: Writes
   readonly run?: Doing
 }
 
+/** Encoded parameters, and bytes on disk of each input. */
+type Writes = (params: any, inputBytes: Readonly<Record<string, number>>) => number
+
 type HandleClass<A> = abstract new (...args: Array<any>) => A
-type Inputs = Record<string, HandleClass<any> | readonly [HandleClass<any>]>
+type Inputs = Record<string, HandleClass<any> | readonly [HandleClass<any>] | Optional<HandleClass<any>>>
+interface Optional<C> {
+  readonly optional: C
+}
+/** An input that may be left out: then it is no part of the step's identity either. */
+export const optional = <C extends HandleClass<any>>(input: C): Optional<C> => ({ optional: input })
 /** Lists may be nested: what `each` inside `each` returns goes in as it is. */
 export type Nested<A> = ReadonlyArray<A | Many<A> | Nested<A>>
+type OptionalOf<I extends Inputs> = { [K in keyof I]: I[K] extends Optional<any> ? K : never }[keyof I]
 type Given<I extends Inputs> = {
-  readonly [K in keyof I]: I[K] extends readonly [HandleClass<infer A>]
+  readonly [K in Exclude<keyof I, OptionalOf<I>>]: I[K] extends readonly [HandleClass<infer A>]
     ? Nested<A> | Many<A>
     : I[K] extends HandleClass<infer A>
       ? A
       : never
-}
+} & { readonly [K in OptionalOf<I>]?: I[K] extends Optional<HandleClass<infer A>> ? A | undefined : never }
 type Flat<T> = { readonly [K in keyof T]: T[K] } & {}
 /** Parameters and inputs in one flat object: what the caller writes, and what a type error shows. */
 export type Arguments<P extends Schema.Struct.Fields, I extends Inputs> = Flat<
@@ -66,15 +90,23 @@ export interface Declaration<P extends Schema.Struct.Fields, I extends Inputs, O
   readonly wholeSelection?: ReadonlyArray<keyof I & string>
   readonly outside?: (params: any) => Effect.Effect<unknown, any, any>
   readonly resumable?: boolean
+  readonly foresees?: Foresight
   readonly label?: (params: Schema.Struct<P>["Type"], inputs: Given<I>) => string
   /** Checks that need parameters and inputs together. */
   readonly check?: (params: Schema.Struct<P>["Type"], inputs: Given<I>) => Problem | undefined
   readonly forecast?: (params: Schema.Struct<P>["Type"], inputs: Given<I>) => Forecast
+  /** What differs from an ordinary step's needs: one core, memory not worth counting, no GPU. */
+  readonly resources?: (params: Schema.Struct<P>["Type"], inputs: Given<I>) => Partial<Resources>
+  readonly writes?: Writes
   readonly run: Doing
 }
 
 const handles = (given: unknown): ReadonlyArray<Any | Many<Any>> =>
   Array.isArray(given) ? given.flat(Number.POSITIVE_INFINITY) : [given as Any]
+
+/** The class of an input's handles, and whether there may be several. */
+const wantedBy = (input: Inputs[string]): readonly [HandleClass<Any>, boolean] =>
+  typeof input === "function" ? [input, false] : "optional" in input ? [input.optional, false] : [input[0], true]
 
 /** Declare a kind of step. The result is what experiments call. */
 export const make = <const Kind extends string, P extends Schema.Struct.Fields, I extends Inputs, Out>(
@@ -93,10 +125,18 @@ export const make = <const Kind extends string, P extends Schema.Struct.Fields, 
     run: declaration.run,
     resumable: declaration.resumable ?? false,
     ...(declaration.outside && { outside: declaration.outside }),
+    ...(declaration.foresees && { foresees: declaration.foresees }),
     ...(declaration.wholeSelection && { wholeSelection: declaration.wholeSelection }),
+    ...(declaration.writes && { writes: declaration.writes }),
   }
   const call = Effect.fnUntraced(function* (args: Arguments<P, I>) {
     const recorder = yield* Recorder
+    if (typeof args !== "object" || args === null)
+      return yield* new PlanError({
+        step: kind,
+        problem: "it is given no parameters",
+        hint: `\`${kind}\` takes one object with ${[...names, ...Object.keys(declaration.params)].map((name) => `\`${name}\``).join(", ")}`,
+      })
     const given = args as Record<string, unknown>
     const own = Object.fromEntries(
       Object.entries(given).filter(([name, value]) => !names.includes(name) && value !== undefined),
@@ -120,16 +160,20 @@ export const make = <const Kind extends string, P extends Schema.Struct.Fields, 
       })
     const value = made.success as Schema.Struct<P>["Type"]
     const inputs = args as unknown as Given<I>
-    for (const name of names)
+    const there = names.filter((name) => !("optional" in declaration.inputs[name]!) || given[name] !== undefined)
+    for (const name of there) {
+      const [wanted, several] = wantedBy(declaration.inputs[name]!)
       for (const handle of handles(given[name])) {
-        if (typeof handle !== "object" || handle === null || !("ref" in handle))
+        if (!(handle instanceof wanted || (several && handle instanceof Many)))
           return yield* new PlanError({
             step: kind,
-            problem: `input \`${name}\` is not an artifact`,
-            hint: "pass what another step returned",
+            problem: `input \`${name}\` is not ${/^[AEIOU]/.test(wanted.name) ? "an" : "a"} \`${wanted.name}\``,
+            hint: "pass what another step returned, after `yield*`",
           })
         if (handle.problem) return yield* new PlanError({ step: kind, ...handle.problem })
+        if (!recorder.knows(handle.ref)) return yield* foreign(kind)
       }
+    }
     const plain = Result.try({
       // in one order, so that no step's bytes can depend on the order its parameters were written in
       try: () => JSON.parse(canonicalJson(encode(value))) as Record<string, unknown>,
@@ -143,12 +187,21 @@ export const make = <const Kind extends string, P extends Schema.Struct.Fields, 
       })
     const problem = declaration.check?.(value, inputs)
     if (problem) return yield* new PlanError({ step: kind, ...problem })
+    const resources = declaration.resources && { ...ordinary, ...declaration.resources(value, inputs) }
+    const wrong = resources && misdeclared(resources)
+    if (wrong !== undefined)
+      return yield* new PlanError({
+        step: kind,
+        problem: `declares ${resources?.[wrong]} of \`${wrong}\``,
+        hint: "what a kind needs is a number of at least 0; `cpus` may be `all`",
+      })
     const id = yield* recorder.add({
       label: declaration.label?.(value, inputs) ?? kind,
       definition,
       params: plain.success,
-      inputs: Object.fromEntries(names.map((name) => [name, handles(given[name]).map((handle) => handle.ref)])),
+      inputs: Object.fromEntries(there.map((name) => [name, handles(given[name]).map((handle) => handle.ref)])),
       forecast: declaration.forecast?.(value, inputs) ?? {},
+      ...(resources && { resources }),
     })
     return declaration.output({ _tag: "Output", step: id }, value, inputs)
   }) as (args: Arguments<P, I>) => Effect.Effect<Out, PlanError, Recorder>

@@ -133,7 +133,11 @@ export const collect = Effect.fn("Garbage.collect")(function* (runs: string, opt
       "inputs gone": "interrupted, and what it was made from is not kept",
     }[state]
     const remove = Effect.sync(() => {
-      if (existsSync(path)) vanish(path, name)
+      try {
+        vanish(path, name)
+      } catch (cause) {
+        if (existsSync(path)) throw cause // otherwise its owner was quicker
+      }
     })
     // what an earlier collection did not finish removing has no lock
     const free = name.startsWith(".") ? Effect.asSome(remove) : ifFree(root, name, remove)

@@ -2,7 +2,9 @@
  * What a run says while it runs. Renderers (terminal, plain lines, NDJSON) listen; the journal writes everything down.
  */
 import * as Context from "effect/Context"
+import type { Resources } from "../plan/Resources.ts"
 import type { Progress } from "../plan/Work.ts"
+import type { Capacity } from "./Machine.ts"
 
 /** A step of the plan and how much work it is: optimizer steps where they are known, else one. */
 export interface PlannedWork {
@@ -18,9 +20,19 @@ export type RunEvent =
       readonly run: string
       readonly steps: number
       readonly work: ReadonlyArray<PlannedWork>
+      /** Steps side by side at most, and what there is for them. */
+      readonly jobs: number
+      readonly machine: Capacity
     }
   | { readonly _tag: "StepCached"; readonly step: string; readonly label: string; readonly artifact: string }
-  | { readonly _tag: "StepStarted"; readonly step: string; readonly label: string; readonly artifact: string }
+  | {
+      readonly _tag: "StepStarted"
+      readonly step: string
+      readonly label: string
+      readonly artifact: string
+      /** What is set aside for it while it runs. */
+      readonly resources: Resources
+    }
   | { readonly _tag: "StepProgress"; readonly step: string; readonly label: string; readonly progress: Progress }
   | { readonly _tag: "StepNote"; readonly step: string; readonly label: string; readonly text: string }
   | {

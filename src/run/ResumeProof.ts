@@ -79,7 +79,8 @@ const sha256Of = async (path: string): Promise<string> => {
 
 export interface Hashed {
   readonly what: string
-  readonly sha256: Readonly<Record<(typeof FILES)[number], string>>
+  /** By file; a checkpoint in a tail keeps no moments. */
+  readonly sha256: Readonly<Record<string, string>>
 }
 
 export interface Proof {
@@ -117,11 +118,6 @@ export const prove = Effect.fn("ResumeProof.prove")(function* (
       kept.length === 0 ? `a ${manifest.kind} has no checkpoints` : `no checkpoint was kept after step ${step}`,
       kept.length === 0 ? form : suggestion(checkpointName(step), kept.map(checkpointName)),
     )
-  if (!existsSync(join(folder, "optimizer.safetensors")))
-    return yield* refuse(
-      "it keeps weights only: training cannot go on from it",
-      "take a stable checkpoint of a `train`",
-    )
   const state = yield* Effect.tryPromise(() => readFile(join(folder, "state.json"), "utf8")).pipe(
     Effect.flatMap(Schema.decodeUnknownEffect(Schema.fromJsonString(CheckpointState))),
     Effect.mapError((cause) => refuse(cause.message, "`exp check --read-data` looks at every byte")),
@@ -132,16 +128,25 @@ export const prove = Effect.fn("ResumeProof.prove")(function* (
       `it is of engine ${state.engine.name} (numerics ${state.engine.numerics}), this one is ${numerics.name} (numerics ${numerics.numerics})`,
       "bit equality is promised for one engine",
     )
-  const packing = manifest.inputs["tokens"]?.[0]?.artifact
+  // a checkpoint in a tail keeps weights alone: what is proved is the way to it, from the stable checkpoint that was decayed
+  const moments = existsSync(join(folder, "optimizer.safetensors"))
+  const parent = moments ? undefined : manifest.inputs["from"]?.[0]
+  if (!moments && (parent?.part === undefined || state.schedule.decay === undefined))
+    return yield* refuse("it keeps weights only: training cannot go on from it", "take a checkpoint of a `train`")
+  const trained = parent === undefined ? manifest : yield* store.verify(parent.artifact)
+  const start = state.schedule.decay === undefined || moments ? step : state.schedule.decay.startStep
+  const origin = join(store.pathOf(trained.artifact), "checkpoints", checkpointName(start))
+  const packing = trained.inputs["tokens"]?.[0]?.artifact
   if (packing === undefined)
-    return yield* refuse("its tokens are not among its inputs", "take a stable checkpoint of a `train`")
+    return yield* refuse("its tokens are not among its inputs", "take a checkpoint of a `train` or of a `decay`")
   yield* store.verify(packing)
   const tokensFolder = store.pathOf(packing)
 
-  const next = kept.find((one) => one >= step + 2 && one <= step + AT_MOST)
-  const to = options.steps === undefined ? (next ?? step + AT_MOST) : step + options.steps
-  if (to < step + 2) return yield* refuse("one step has no middle to be cut in", "`--steps 2` or more")
-  const middle = step + Math.floor((to - step) / 2)
+  const next = moments ? kept.find((one) => one >= step + 2 && one <= step + AT_MOST) : step
+  const to = options.steps === undefined ? (next ?? step + AT_MOST) : start + options.steps
+  if (to < start + 2) return yield* refuse("one step has no middle to be cut in", "`--steps 2` or more")
+  const middle = start + Math.floor((to - start) / 2)
+  const files = FILES.filter((file) => moments || file !== "optimizer.safetensors")
 
   mkdirSync(options.scratch, { recursive: true })
   const scratch = yield* Effect.acquireRelease(
@@ -165,21 +170,21 @@ export const prove = Effect.fn("ResumeProof.prove")(function* (
     endStep: to,
     schedule: state.schedule,
     optimizer: state.optimizer,
-    checkpoints: { folder: join(out, "checkpoints"), at: [to], moments: true },
+    checkpoints: { folder: join(out, "checkpoints"), at: [to], moments },
     resume: { folder: join(out, "resume"), everySeconds: Number.MAX_SAFE_INTEGER },
   })
   const hashed = (what: string, path: string) =>
     Effect.promise(async (): Promise<Hashed> => {
-      const sums = await Promise.all(FILES.map(async (file) => [file, await sha256Of(join(path, file))] as const))
-      return { what, sha256: Object.fromEntries(sums) as Hashed["sha256"] }
+      const sums = await Promise.all(files.map(async (file) => [file, await sha256Of(join(path, file))] as const))
+      return { what, sha256: Object.fromEntries(sums) }
     })
 
   const stretch = join(scratch, "stretch")
-  options.say(`steps ${step} to ${to} at a stretch`)
-  yield* Stream.runDrain(engine.train(request(folder, step, stretch)))
+  options.say(`steps ${start} to ${to} at a stretch`)
+  yield* Stream.runDrain(engine.train(request(origin, start, stretch)))
   const cut = join(scratch, "cut")
-  options.say(`steps ${step} to ${middle}, then interrupted`)
-  yield* engine.train(request(folder, step, cut)).pipe(
+  options.say(`steps ${start} to ${middle}, then interrupted`)
+  yield* engine.train(request(origin, start, cut)).pipe(
     // the engine is left when it has begun one step more, and keeps the last that was settled
     Stream.takeUntil((event) => event._tag === "Step" && event.step > middle),
     Stream.runDrain,
@@ -201,11 +206,11 @@ export const prove = Effect.fn("ResumeProof.prove")(function* (
   const all = [...made, ...beside]
   return {
     artifact,
-    from: step,
+    from: start,
     cut: resumedFrom,
     to,
     checkpoints: all,
-    equal: all.every(({ sha256 }) => FILES.every((file) => sha256[file] === all[0]!.sha256[file])),
+    equal: all.every(({ sha256 }) => files.every((file) => sha256[file] === all[0]!.sha256[file])),
     ...(beside.length === 0 && { notStored: `no checkpoint was kept after step ${to}` }),
   } satisfies Proof
 }, Effect.scoped)

@@ -2,9 +2,11 @@
  * Walk a plan. The key of a step is made of what its inputs turned out to be, not of which steps made them: a selection that picks
  * the same model again leaves everything after it cached.
  *
- * A step runs when all its inputs are known and one of `jobs` places is free. What the store has is reused; what it lacks is made
- * by the step's own doing; what it had and lost is made again by its producer before anybody reads it.
+ * A step runs when all its inputs are known and the machine has a place for it (`Places.ts`) and room for its files (`Disk.ts`). What
+ * the store has is reused; what it lacks is made by the step's own doing; what it had and lost is made again by its producer before
+ * anybody reads it.
  */
+import { setFlagsFromString } from "node:v8"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import type * as FileSystem from "effect/FileSystem"
@@ -12,16 +14,20 @@ import type * as Path from "effect/Path"
 import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import * as Semaphore from "effect/Semaphore"
 import { Engine, type Numerics } from "../engine/Engine.ts"
 import type { Ref } from "../model/Artifact.ts"
 import { digest } from "../model/Digest.ts"
 import type { Node } from "../plan/Plan.ts"
+import { ordinary } from "../plan/Resources.ts"
 import type { Input, Lineage, Outcome, RunFacts, Work } from "../plan/Work.ts"
+import { Room } from "../store/Disk.ts"
 import { artifactName, type InputRecord, type Manifest } from "../store/Manifest.ts"
 import { type ArtifactDamaged, Store, type StoreFailed } from "../store/Store.ts"
 import { codeDigest } from "./Code.ts"
+import { foreseen } from "./Foresight.ts"
 import { frontier } from "./Frontier.ts"
+import { type Machine, thisMachine } from "./Machine.ts"
+import { Places } from "./Places.ts"
 import { Reporter } from "./Reporter.ts"
 
 export class StepFailed extends Schema.TaggedError<StepFailed>()("StepFailed", {
@@ -125,8 +131,16 @@ const absolutePart = (manifest: Manifest, part: string): string => {
 
 export const partFolder = (part: string): string => `checkpoints/${part}`
 
+/** How many steps beyond those that run are asked what they need: large ones that wait do not hide small ones behind them. */
+const LOOKAHEAD = 16
+
+/** A plan of so many steps is orchestration more than computing: V8 collects at a fifth more than what is alive, not at its double. */
+const LARGE_PLAN = 1000
+
 export interface RunOptions {
+  /** Steps side by side at most. */
   readonly jobs: number
+  readonly machine?: Machine
   readonly facts: RunFacts
 }
 
@@ -135,14 +149,17 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
   const engine = yield* Engine
   const reporter = yield* Reporter
   const services = yield* Effect.context<Services>()
-  const places = yield* Semaphore.make(options.jobs)
+  const machine = options.machine ?? thisMachine()
+  const places = new Places(machine, options.jobs)
+  const room = new Room(store.root, machine.freeBytes)
   const code = codeDigest()
   const results = new Map<string, StepResult>()
   /** How each artifact of this run is made, should it turn out to be damaged. */
-  const producers = new Map<string, (problem: string) => Effect.Effect<void, StepFailed, Services>>()
+  const producers = new Map<string, Node>()
   /** What this run knows, by identity: stands in for the same thing out of an artifact of another length. */
   const standIns = new Map<string, InputRecord>()
   const known = new Map<string, Deferred.Deferred<Known, StepFailed>>()
+  const ahead = foreseen(nodes)
   const manifestsSeen = new Map<string, Manifest>()
   const manifestOf = (artifact: string): Manifest => {
     const manifest = manifestsSeen.get(artifact)
@@ -180,9 +197,9 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
     store.verify(record.artifact).pipe(
       Effect.catchTag("ArtifactDamaged", (damaged) =>
         Effect.gen(function* () {
-          const produce = producers.get(record.artifact)
-          if (produce === undefined) return yield* damaged
-          yield* produce(damaged.problem)
+          const producer = producers.get(record.artifact)
+          if (producer === undefined) return yield* damaged
+          yield* doStep(producer, damaged.problem)
           return yield* store.verify(record.artifact)
         }),
       ),
@@ -251,7 +268,8 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
       return kin
     })
 
-  const doStep = (node: Node): Effect.Effect<Known, StepFailed, Services> =>
+  /** `lost`: what became of its artifact, by which somebody who has a place already needs it again. */
+  const doStep = (node: Node, lost?: string): Effect.Effect<Known, StepFailed, Services> =>
     Effect.gen(function* () {
       const { definition } = node
       const inputs = Object.fromEntries(
@@ -263,11 +281,12 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
       const outside = definition.outside === undefined ? undefined : yield* outsideOf(definition.outside, node.params)
       const keyed = keyOf(node, inputs, manifestOf, outside, engine.numerics)
       const named = { step: node.id, label: node.label, artifact: keyed.artifact }
+      const resources = node.resources ?? ordinary
       const emitNote = (text: string) => reporter.emit({ _tag: "StepNote", step: node.id, label: node.label, text })
       const damaged = (problem: string) => emitNote(`was damaged (${problem}): made anew`)
       const produce = Effect.gen(function* () {
         const started = performance.now()
-        reporter.emit({ _tag: "StepStarted", ...named })
+        reporter.emit({ _tag: "StepStarted", ...named, resources })
         const given = yield* toInputs(inputs, (name) => definition.wholeSelection?.includes(name) ?? false)
         const { manifest, made } = yield* store.make(
           {
@@ -302,8 +321,9 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
               kin: kinOf(definition.kind, keyed.identity),
               run: options.facts,
             }
+            const doing = Effect.scoped(definition.run!(work)) as Effect.Effect<Outcome | undefined, unknown, Services>
             return Effect.map(
-              Effect.scoped(definition.run!(work)) as Effect.Effect<Outcome | undefined, unknown, Services>,
+              room.within({ folders: [out, scratch], bytes: bytesToWrite(node, given) }, doing),
               (outcome) => {
                 if (outcome?.chosen === undefined) return {}
                 const { identity, artifact, part } = outcome.chosen
@@ -317,21 +337,24 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
         reporter.emit(made ? { _tag: "StepFinished", ...named, seconds } : { _tag: "StepCached", ...named })
         results.set(node.id, { node, manifest, made })
       }).pipe(failingAs(node))
-      producers.set(keyed.artifact, (problem) =>
-        Effect.andThen(
-          Effect.sync(() => damaged(problem)),
-          produce,
-        ),
-      )
       const record = { identity: keyed.identity, artifact: keyed.artifact }
+      if (lost !== undefined) {
+        damaged(lost)
+        yield* produce
+        return [record]
+      }
+      // the node, not the effect: what an effect holds on to is most of the memory of a large plan
+      producers.set(keyed.artifact, node)
       standIns.set(record.identity, record)
       const before = yield* store.find(keyed.artifact, damaged)
-      if (before === undefined) yield* places.withPermit(produce)
+      if (before === undefined) yield* places.within(node.label, resources, produce)
       else {
         yield* remember(before)
         reporter.emit({ _tag: "StepCached", ...named })
         results.set(node.id, { node, manifest: before, made: false })
       }
+      for (const { later, check } of ahead.after(node.id))
+        yield* (check(store.pathOf(keyed.artifact)) as Effect.Effect<void, unknown, Services>).pipe(failingAs(later))
       return [record]
     }).pipe(failingAs(node))
 
@@ -394,6 +417,24 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
       return options.jobs === 1 ? Effect.forEach(all, finish, { discard: true }) : sideBySide(all)
     })
 
+  /** Bytes that a step leaves in its workplace at most, resume points included. */
+  const bytesToWrite = (node: Node, given: Readonly<Record<string, ReadonlyArray<Input>>>): number => {
+    const { diskBytes = 0, scratchBytes = 0 } = node.forecast
+    const { writes } = node.definition
+    if (writes === undefined) return diskBytes + scratchBytes
+    const weigh = ({ artifact, part }: Input): number =>
+      manifestOf(artifact).files.reduce(
+        (sum, { path, bytes }) => (part === undefined || path.startsWith(`${partFolder(part)}/`) ? sum + bytes : sum),
+        0,
+      )
+    return writes(
+      node.params,
+      Object.fromEntries(
+        Object.entries(given).map(([name, inputs]) => [name, inputs.reduce((sum, input) => sum + weigh(input), 0)]),
+      ),
+    )
+  }
+
   /**
    * Workers take steps whose inputs are there. A fan-out is no work itself and its body may wait for steps around it, so it never
    * holds a worker: nothing that a worker does waits for a step that is still in line.
@@ -415,7 +456,7 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
       }
       const through = (node: Node) => Effect.map(finish(node), () => leave(node))
       const fanOuts = all.filter((node) => node.body !== undefined)
-      const workers: ReadonlyArray<undefined> = Array.from({ length: Math.min(options.jobs, all.length) })
+      const workers: ReadonlyArray<undefined> = Array.from({ length: Math.min(options.jobs + LOOKAHEAD, all.length) })
       const worker = Effect.gen(function* () {
         for (let node = yield* Queue.take(line); node !== undefined; node = yield* Queue.take(line))
           yield* through(node)
@@ -427,6 +468,7 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
       })
     })
 
+  if (nodes.length >= LARGE_PLAN) setFlagsFromString("--heap-growing-percent=20")
   yield* runAll(nodes)
   return [...results.values()] as ReadonlyArray<StepResult>
 })

@@ -13,6 +13,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFil
 import { basename, join, relative } from "node:path"
 import { append } from "../store/Journal.ts"
 import type { RunEvent } from "./Reporter.ts"
+import { withoutSecrets } from "./Secrets.ts"
 
 export interface RunRecord {
   readonly experiment: string
@@ -52,7 +53,7 @@ export const create = (runs: string, experiment: string, date: Date): string => 
 }
 
 export const writeRecord = (folder: string, record: RunRecord): void =>
-  writeFileSync(join(folder, "run.json"), `${JSON.stringify(record, null, 2)}\n`)
+  writeFileSync(join(folder, "run.json"), `${JSON.stringify(withoutSecrets(record), null, 2)}\n`)
 
 export const readRecord = (folder: string): RunRecord | undefined => {
   try {
@@ -78,7 +79,8 @@ export const list = (
         .sort((a, b) => Date.parse(a.record.startedAt) - Date.parse(b.record.startedAt))
 
 export const journal = (folder: string, event: RunEvent): void => {
-  if (event._tag !== "StepProgress") append(join(folder, "journal.ndjson"), { at: new Date().toISOString(), ...event })
+  if (event._tag !== "StepProgress")
+    append(join(folder, "journal.ndjson"), { at: new Date().toISOString(), ...withoutSecrets(event) })
 }
 
 /** A link with a readable name to an artifact in the store; relative, so that the runs folder may be moved. */

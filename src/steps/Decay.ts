@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { checkpointBytes, parameterCount } from "../model/Architecture.ts"
+import { checkpointBytes, parameterCount, trainingBytes } from "../model/Architecture.ts"
 import { architectureOf, keptSteps, StableCheckpoint, Tail } from "../model/Artifact.ts"
 import { CheckpointState } from "../model/Checkpoint.ts"
 import { DecayShape } from "../model/LrSchedule.ts"
@@ -46,8 +46,11 @@ export const decay = Step.make("decay", {
       optimizerSteps: steps,
       tokens: steps * from.known.rowsPerStep * from.known.context,
       diskBytes: keptSteps(0, steps, every).length * checkpointBytes(architecture, false),
+      // as in `train`, with moments
+      scratchBytes: 2 * checkpointBytes(architecture, true),
     }
   },
+  resources: (_, { from }) => ({ cpus: "all", memoryBytes: trainingBytes(architectureOf(from.known)) }),
   run: (work) =>
     Effect.gen(function* () {
       const { trainingRun } = yield* Effect.promise(() => import("./TrainingRun.ts"))

@@ -31,6 +31,8 @@ export const pack = Step.make("pack", {
       return { problem: "all weights in `mix` are 0", hint: "weigh at least one source" }
     return undefined
   },
+  // a token stands for some four bytes of text and takes two, or four where the vocabulary is large; few entries make it more
+  writes: (_, { corpus = 0 }) => corpus,
   run: (work) =>
     Effect.gen(function* () {
       const { packTokens } = yield* Effect.promise(() => import("../data/Pack.ts"))

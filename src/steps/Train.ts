@@ -6,7 +6,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { checkpointBytes, parameterCount, Shape } from "../model/Architecture.ts"
+import { checkpointBytes, parameterCount, Shape, trainingBytes } from "../model/Architecture.ts"
 import { architectureOf, type KnownTraining, keptSteps, Tokens, Trained } from "../model/Artifact.ts"
 import { defaultOptimizer, Optimizer } from "../model/Checkpoint.ts"
 import * as Step from "../plan/Step.ts"
@@ -58,8 +58,15 @@ export const train = Step.make("train", {
       optimizerSteps: steps,
       tokens: steps * rowsPerStep * tokens.known.context,
       diskBytes: keptSteps(0, steps, keepEvery).length * checkpointBytes(architecture, true),
+      // a new resume point is whole before the one before it goes
+      scratchBytes: 2 * checkpointBytes(architecture, true),
     }
   },
+  // an engine's lanes work on one optimizer step at a time: two trainings would only take turns at them, and hold twice the memory
+  resources: ({ model, rowsPerStep }, { tokens }) => ({
+    cpus: "all",
+    memoryBytes: trainingBytes(architectureOf({ ...tokens.known, shape: model, rowsPerStep })),
+  }),
   run: (work) =>
     Effect.gen(function* () {
       const { trainingRun } = yield* Effect.promise(() => import("./TrainingRun.ts"))

@@ -14,7 +14,6 @@ export const FAILPOINTS = [
   "make.draft-written",
   "make.body-done",
   "commit.file-hashed",
-  "commit.files-synced",
   "commit.manifest-written",
   "commit.before-rename",
   "commit.renamed",

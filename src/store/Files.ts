@@ -1,41 +1,50 @@
 /**
  * What the store does to the file system: every operation that changes something, each one a place where it can be made to fail.
  */
-import { createHash } from "node:crypto"
+import { createHash, hash } from "node:crypto"
 import * as fs from "node:fs"
-import { dirname } from "node:path"
+import { dirname, join } from "node:path"
 import * as Effect from "effect/Effect"
 import { isPlatform } from "./Failed.ts"
 import { operation } from "./Failpoint.ts"
-import type { FileRecord } from "./Manifest.ts"
 
 const CHUNK = 1 << 20
 
 /** How many files are open at once for syncing: far from any `ulimit -n`, and enough for their syncs to share one journal commit. */
 const OPEN_AT_ONCE = 16
 
-const hashOpen = (descriptor: number): Effect.Effect<{ readonly bytes: number; readonly sha256: string }> =>
-  Effect.gen(function* () {
-    const hash = createHash("sha256")
-    // one byte more than the file, so that its end is seen in the second read; a megabyte for each tiny file would be all the work
-    const buffer = Buffer.allocUnsafe(Math.min(CHUNK, fs.fstatSync(descriptor).size + 1))
-    let bytes = 0
-    for (let chunks = 1; ; chunks++) {
-      const read = fs.readSync(descriptor, buffer)
-      if (read === 0) break
-      hash.update(buffer.subarray(0, read))
-      bytes += read
-      if (chunks % 32 === 0) yield* Effect.yieldNow
-    }
-    return { bytes, sha256: hash.digest("hex") }
-  })
+interface Hashed {
+  readonly bytes: number
+  readonly sha256: string
+}
 
-export const hashFile = (path: string): Effect.Effect<string> =>
+const hashLarge = (path: string): Effect.Effect<Hashed> =>
   Effect.acquireUseRelease(
     Effect.sync(() => fs.openSync(path, "r")),
-    (descriptor) => Effect.map(hashOpen(descriptor), ({ sha256 }) => sha256),
+    (descriptor) =>
+      Effect.gen(function* () {
+        const sum = createHash("sha256")
+        const buffer = Buffer.allocUnsafe(CHUNK)
+        let bytes = 0
+        for (let chunks = 1; ; chunks++) {
+          const read = fs.readSync(descriptor, buffer)
+          if (read === 0) break
+          sum.update(buffer.subarray(0, read))
+          bytes += read
+          if (chunks % 32 === 0) yield* Effect.yieldNow
+        }
+        return { bytes, sha256: sum.digest("hex") }
+      }),
     (descriptor) => Effect.sync(() => fs.closeSync(descriptor)),
   )
+
+/** Size and sha256 of a file; a small one is read at once. */
+export const hashFile = (path: string): Effect.Effect<Hashed> =>
+  Effect.suspend(() => {
+    if (fs.statSync(path).size > CHUNK) return hashLarge(path)
+    const content = fs.readFileSync(path)
+    return Effect.succeed({ bytes: content.length, sha256: hash("sha256", content, "hex") })
+  })
 
 export const makeFolder = (path: string): void => {
   operation("mkdir")
@@ -54,6 +63,17 @@ export const write = (path: string, text: string): void => {
   fs.writeFileSync(path, text)
 }
 
+/** Writes into a folder that is nearly always there, and is made when it is not. */
+export const writeIn = (folder: string, name: string, text: string): void => {
+  try {
+    write(join(folder, name), text)
+  } catch (cause) {
+    if (!(isPlatform(cause) && cause.code === "ENOENT")) throw cause
+    makeFolder(folder)
+    write(join(folder, name), text)
+  }
+}
+
 export const rename = (from: string, to: string): void => {
   operation("rename")
   fs.renameSync(from, to)
@@ -69,59 +89,49 @@ export const remove = (path: string): void => {
   fs.rmSync(path, { recursive: true, force: true })
 }
 
-const fsync = (descriptor: number): Effect.Effect<void, NodeJS.ErrnoException> =>
-  Effect.callback((resume) => {
-    fs.fsync(descriptor, (cause) => resume(cause === null ? Effect.void : Effect.fail(cause)))
-  })
-
 // Windows syncs what is open for writing, and no folders
 const forSync = process.platform === "win32" ? "r+" : "r"
 
-/** Hashes files and has them on disk when it is done. Their syncs run side by side, so that they share the disk's turns. */
-export const hashAndSync = (
-  files: ReadonlyArray<{ readonly path: string; readonly full: string }>,
-  hashed: () => void,
-): Effect.Effect<Array<FileRecord>> =>
-  Effect.forEach(
-    files,
-    ({ path, full }) =>
-      Effect.acquireUseRelease(
-        Effect.sync(() => {
-          operation("open")
-          return fs.openSync(full, forSync)
-        }),
-        (descriptor) =>
-          Effect.gen(function* () {
-            const record = { path, ...(yield* hashOpen(descriptor)) }
-            hashed()
-            operation("fsync")
-            yield* Effect.orDie(fsync(descriptor))
-            return record
-          }),
-        (descriptor) => Effect.sync(() => fs.closeSync(descriptor)),
-      ),
-    { concurrency: OPEN_AT_ONCE },
-  )
+interface Target {
+  readonly path: string
+  readonly folder: boolean
+}
 
-/** Has a folder's entries on disk: without it a power cut may leave files that are whole and have no name. */
-export const syncFolder = (path: string): Effect.Effect<void> =>
-  process.platform === "win32"
-    ? Effect.void
-    : Effect.acquireUseRelease(
-        Effect.sync(() => {
-          operation("open")
-          return fs.openSync(path, "r")
-        }),
-        (descriptor) =>
-          Effect.suspend(() => {
-            operation("fsync")
-            // some file systems keep no folders of their own and say so
-            return Effect.catch(fsync(descriptor), (cause) =>
-              cause.code === "EINVAL" || cause.code === "ENOTSUP" ? Effect.void : Effect.die(cause),
-            )
-          }),
-        (descriptor) => Effect.sync(() => fs.closeSync(descriptor)),
-      )
+const fsync = (descriptor: number, folder: boolean): Promise<void> =>
+  new Promise((resolve, reject) => {
+    operation("fsync")
+    fs.fsync(descriptor, (cause) => {
+      // some file systems keep no folders of their own and say so
+      if (cause === null || (folder && (cause.code === "EINVAL" || cause.code === "ENOTSUP"))) resolve()
+      else reject(cause)
+    })
+  })
 
-export const syncFolders = (paths: ReadonlyArray<string>): Effect.Effect<void> =>
-  Effect.forEach(paths, syncFolder, { concurrency: OPEN_AT_ONCE, discard: true })
+/** Trap: all are waited for, also when one fails, so that no descriptor is closed under its own sync. */
+const syncOpen = async (targets: ReadonlyArray<Target>): Promise<void> => {
+  const open: Array<number> = []
+  try {
+    for (const { path, folder } of targets) {
+      operation("open")
+      open.push(fs.openSync(path, folder ? "r" : forSync))
+    }
+    const ended = await Promise.allSettled(open.map((descriptor, at) => fsync(descriptor, targets[at]!.folder)))
+    for (const end of ended) if (end.status === "rejected") throw end.reason
+  } finally {
+    for (const descriptor of open) fs.closeSync(descriptor)
+  }
+}
+
+/**
+ * Has files, and the entries of folders, on disk when it is done: without the folders a power cut may leave files that are whole and
+ * have no name. The syncs run side by side, so that one commit of the file system's own journal serves them all.
+ */
+export const sync = (files: ReadonlyArray<string>, folders: ReadonlyArray<string>): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    const targets = [
+      ...files.map((path) => ({ path, folder: false })),
+      ...(process.platform === "win32" ? [] : folders.map((path) => ({ path, folder: true }))),
+    ]
+    for (let from = 0; from < targets.length; from += OPEN_AT_ONCE)
+      yield* Effect.promise(() => syncOpen(targets.slice(from, from + OPEN_AT_ONCE)))
+  })

@@ -36,7 +36,8 @@ const tryLock = (Database: typeof DatabaseSync, path: string): DatabaseSync | un
   let database: DatabaseSync | undefined
   try {
     database = new Database(path)
-    database.exec("PRAGMA busy_timeout = 0; BEGIN EXCLUSIVE")
+    // nothing is ever written, so there is nothing that a journal on disk would be for
+    database.exec("PRAGMA busy_timeout = 0; PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE")
     return database
   } catch (cause) {
     database?.close()
@@ -46,6 +47,9 @@ const tryLock = (Database: typeof DatabaseSync, path: string): DatabaseSync | un
   }
 }
 
+/** Loaded with the first lock: planning needs none. */
+let sqlite: Promise<typeof import("node:sqlite")> | undefined
+
 /** Holds the lock while `use` runs. `onWait` is called once if another process has it. */
 export const withLock = <A, E, R>(
   path: string,
@@ -54,7 +58,7 @@ export const withLock = <A, E, R>(
 ): Effect.Effect<A, E, R> =>
   Effect.acquireUseRelease(
     Effect.gen(function* () {
-      const { DatabaseSync } = yield* Effect.promise(() => import("node:sqlite"))
+      const { DatabaseSync } = yield* Effect.promise(() => (sqlite ??= import("node:sqlite")))
       makeFolder(dirname(path))
       for (let waited = false; ; waited = true) {
         const held = tryLock(DatabaseSync, path)

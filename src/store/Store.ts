@@ -3,6 +3,7 @@
  *
  *     <root>/<kind>-<key16>/          an artifact: its files and `manifest.json`; whole or absent
  *     <root>/.tmp/<kind>-<key16>/     `out/` while it is made, `scratch/` with resume points, `draft.json`: what it will be
+ *     <root>/.tmp/.spare-<pid>-…/     an empty workplace that waits for the next step of that process
  *     <root>/.lock/<kind>-<key16>     see Lock.ts
  *     <root>/.stat/<kind>-<key16>.json  size, times and inode of each file as seen when its bytes were last hashed
  *     <root>/.damaged/                what was found damaged, moved out of the way
@@ -26,9 +27,9 @@ import * as Semaphore from "effect/Semaphore"
 import { canonicalJson } from "../model/Digest.ts"
 import { isPlatform, refused, StoreFailed } from "./Failed.ts"
 import { failpoint } from "./Failpoint.ts"
-import { hashAndSync, hashFile, makeFolder, remove, rename, syncFolders, write } from "./Files.ts"
+import { hashFile, makeFolder, remove, rename, sync, write, writeIn } from "./Files.ts"
 import { withLock } from "./Lock.ts"
-import { artifactName, type Manifest, seal, unseal } from "./Manifest.ts"
+import { artifactName, type FileRecord, type Manifest, seal, unseal } from "./Manifest.ts"
 
 export { StoreFailed }
 
@@ -130,28 +131,47 @@ export class Store extends Context.Service<
     readonly list: (kind?: string) => Effect.Effect<ReadonlyArray<Manifest>, StoreFailed>
   }
 >()("exp/store/Store") {
-  static readonly layer = (root: string) => Layer.succeed(Store, make(root))
+  static readonly layer = (root: string) =>
+    Layer.effect(
+      Store,
+      Effect.map(
+        Effect.acquireRelease(
+          Effect.sync(() => make(root)),
+          ({ tidy }) => Effect.sync(tidy),
+        ),
+        ({ tidy: _, ...store }) => store,
+      ),
+    )
 }
 
-const make = (root: string): Store["Service"] => {
+const make = (root: string): Store["Service"] & { readonly tidy: () => void } => {
   const verified = new Set<string>()
   const pathOf = (artifact: string) => join(root, artifact)
   const statPath = (artifact: string) => join(root, ".stat", `${artifact}.json`)
 
+  /** Manifests as they were read or written here, and the stat they had: one object for everybody who asks. */
+  const seen = new Map<string, { readonly manifest: Manifest; readonly stat: string }>()
+
+  /** In one string: there may be a hundred thousand of them. */
+  const manifestStat = (path: string): string | undefined => {
+    const stat = fs.statSync(path, { bigint: true, throwIfNoEntry: false })
+    return stat && `${stat.size} ${stat.mtimeNs} ${stat.ctimeNs} ${stat.ino}`
+  }
+
   const readManifest = (artifact: string): Result.Result<Manifest, string> | undefined => {
-    let text: string
-    try {
-      text = fs.readFileSync(join(pathOf(artifact), "manifest.json"), "utf8")
-    } catch (cause) {
-      if (isPlatform(cause) && cause.code === "ENOENT")
-        return fs.existsSync(pathOf(artifact)) ? Result.fail("`manifest.json` is missing") : undefined
-      throw cause
-    }
-    return Result.flatMap(unseal(text), (manifest) =>
-      manifest.artifact === artifact && artifact === artifactName(manifest.kind, manifest.key)
-        ? Result.succeed(manifest)
-        : Result.fail("`manifest.json` belongs to another artifact"),
-    )
+    const path = join(pathOf(artifact), "manifest.json")
+    const stat = manifestStat(path)
+    if (stat === undefined)
+      return fs.existsSync(pathOf(artifact)) ? Result.fail("`manifest.json` is missing") : undefined
+    const before = seen.get(artifact)
+    if (before?.stat === stat) return Result.succeed(before.manifest)
+    const text = fs.readFileSync(path, "utf8")
+    return Result.flatMap(unseal(text), (manifest) => {
+      if (manifest.artifact !== artifact || artifact !== artifactName(manifest.kind, manifest.key))
+        return Result.fail("`manifest.json` belongs to another artifact")
+      seen.set(artifact, { manifest, stat })
+      return Result.succeed(manifest)
+    })
   }
 
   const readStats = (artifact: string): Readonly<Record<string, Stat>> => {
@@ -167,8 +187,7 @@ const make = (root: string): Store["Service"] => {
     const stats = Object.fromEntries(
       ["manifest.json", ...files].map((path) => [path, statOf(join(pathOf(artifact), path))]),
     )
-    makeFolder(join(root, ".stat"))
-    write(statPath(artifact), JSON.stringify(stats))
+    writeIn(join(root, ".stat"), `${artifact}.json`, JSON.stringify(stats))
   }
 
   const same = (a: Stat | undefined, b: Stat): boolean =>
@@ -193,7 +212,7 @@ const make = (root: string): Store["Service"] => {
         const stat = statOf(path)
         if (stat.bytes !== file.bytes) return `\`${file.path}\` has ${stat.bytes} bytes, not ${file.bytes}`
         if (trustStat && same(stats[file.path], stat)) continue
-        if ((yield* hashFile(path)) !== file.sha256)
+        if ((yield* hashFile(path)).sha256 !== file.sha256)
           return `\`${file.path}\` does not have the bytes it was stored with`
       }
       return undefined
@@ -202,6 +221,7 @@ const make = (root: string): Store["Service"] => {
   /** Forgets that its bytes were ever seen whole. */
   const distrust = (artifact: string): void => {
     verified.delete(artifact)
+    seen.delete(artifact)
     remove(statPath(artifact))
   }
 
@@ -270,7 +290,7 @@ const make = (root: string): Store["Service"] => {
         if (synced >= mine) return Effect.void
         const now = renames
         // the first time, the root itself may be new
-        return Effect.map(syncFolders(synced === 0 ? [root, dirname(root)] : [root]), () => {
+        return Effect.map(sync([], synced === 0 ? [root, dirname(root)] : [root]), () => {
           synced = now
         })
       }),
@@ -287,28 +307,27 @@ const make = (root: string): Store["Service"] => {
           hint: "an artifact holds plain files and folders alone: the step that made it is at fault",
         })
       const paths = found.success
-      const files = yield* hashAndSync(
-        paths.map((path) => ({ path, full: join(out, path) })),
-        () => failpoint("commit.file-hashed"),
-      )
-      failpoint("commit.files-synced")
+      const files: Array<FileRecord> = []
+      for (const path of paths) {
+        files.push({ path, ...(yield* hashFile(join(out, path))) })
+        failpoint("commit.file-hashed")
+      }
       const manifest: Manifest = { format: 1, ...draft, ...extra, files }
       write(join(out, "manifest.json"), seal(manifest))
       failpoint("commit.manifest-written")
-      const folders = [...new Set(paths.flatMap(foldersOf)), "."].map((folder) => join(out, folder))
-      yield* Effect.all(
-        [hashAndSync([{ path: "manifest.json", full: join(out, "manifest.json") }], () => {}), syncFolders(folders)],
-        {
-          concurrency: 2,
-          discard: true,
-        },
-      )
+      const folders = [...new Set(paths.flatMap(foldersOf)), "."]
+      const inOut = (path: string) => join(out, path)
+      yield* sync([...paths, "manifest.json"].map(inOut), folders.map(inOut))
       failpoint("commit.before-rename")
       rename(out, pathOf(draft.artifact))
       failpoint("commit.renamed")
       yield* syncRoot
       failpoint("commit.before-note")
-      helpful(() => noteStats(draft.artifact, paths))
+      helpful(() => {
+        noteStats(draft.artifact, paths)
+        const stat = manifestStat(join(pathOf(draft.artifact), "manifest.json"))
+        if (stat !== undefined) seen.set(draft.artifact, { manifest, stat })
+      })
       failpoint("commit.noted")
       return manifest
     })
@@ -322,6 +341,42 @@ const make = (root: string): Store["Service"] => {
     const away = join(root, ".tmp", `.removed-${basename(place)}-${process.pid}-${process.hrtime.bigint()}`)
     rename(place, away)
     helpful(() => remove(away))
+  }
+
+  /**
+   * Workplaces that were left empty, for steps that come: thousands of inodes given back and asked for again within seconds are what
+   * some file systems are slowest at. Only what cannot be resumed gets one, so nothing of one step ever meets another.
+   */
+  const spares: Array<string> = []
+
+  /** Takes a spare one, its draft in it before it has the name, if there is one and nobody cleaned it away. */
+  const reuse = (place: string, draft: string): boolean => {
+    const spare = spares.pop()
+    if (spare === undefined) return false
+    try {
+      write(join(spare, "draft.json"), draft)
+      makeFolder(join(spare, "out"))
+      rename(spare, place)
+      return true
+    } catch (cause) {
+      if (isPlatform(cause) && cause.code === "ENOENT") return false
+      helpful(() => remove(spare))
+      throw cause
+    }
+  }
+
+  const spare = (place: string): void => {
+    const empty = fs.readdirSync(place).length === 2 && fs.readdirSync(join(place, "scratch")).length === 0
+    if (!empty) remove(place)
+    else {
+      const away = join(root, ".tmp", `.spare-${process.pid}-${process.hrtime.bigint()}`)
+      rename(place, away)
+      spares.push(away)
+    }
+  }
+
+  const tidy = (): void => {
+    for (const path of spares.splice(0)) helpful(() => remove(path))
   }
 
   const makeArtifact: Store["Service"]["make"] = (draft, options, body) => {
@@ -340,17 +395,21 @@ const make = (root: string): Store["Service"] => {
           if (fs.existsSync(pathOf(name))) setAside(name)
           // without `out` it is what a commit left: resume points of work whose results are no longer beside them
           if (!options.resumable || !fs.existsSync(workplace.out)) drop(place)
-          makeFolder(workplace.out)
-          makeFolder(workplace.scratch)
+          const text = canonicalJson({ ...draft, resumable: options.resumable })
+          const reused = !options.resumable && reuse(place, text)
+          if (!reused) {
+            makeFolder(workplace.out)
+            makeFolder(workplace.scratch)
+          }
           failpoint("make.place-made")
-          write(join(place, "draft.json"), canonicalJson({ ...draft, resumable: options.resumable }))
+          if (!reused) write(join(place, "draft.json"), text)
           failpoint("make.draft-written")
-          remove(join(workplace.out, "manifest.json"))
+          if (options.resumable) remove(join(workplace.out, "manifest.json"))
           const extra = yield* body(workplace)
           failpoint("make.body-done")
           const manifest = yield* Effect.uninterruptible(commit(draft, workplace.out, extra))
           failpoint("make.before-clean")
-          helpful(() => remove(place))
+          helpful(() => (options.resumable ? remove(place) : spare(place)))
           return { manifest, made: true }
         }),
       ),
@@ -374,5 +433,5 @@ const make = (root: string): Store["Service"] => {
       }),
     )
 
-  return { root, pathOf, find, verify, make: makeArtifact, list }
+  return { root, pathOf, find, verify, make: makeArtifact, list, tidy }
 }

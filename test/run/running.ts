@@ -2,6 +2,7 @@ import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Effect, Layer } from "effect"
 import { Engine } from "../../src/engine/Engine.ts"
 import { type Experiment, plan } from "../../src/plan/Plan.ts"
+import { type Machine, thisMachine } from "../../src/run/Machine.ts"
 import { Reporter, type RunEvent } from "../../src/run/Reporter.ts"
 import { runPlan, until } from "../../src/run/Run.ts"
 import { Store } from "../../src/store/Store.ts"
@@ -28,17 +29,24 @@ export interface Ran {
   readonly artifact: (label: string) => string
 }
 
+/** Cores enough for every step at once, whatever this machine has. */
+const wide = { ...thisMachine(), cpus: 64 }
+
 /** One run, as a process of its own would do it: nothing is remembered but what is in the store. */
 export const run = (
   root: string,
   experiment: Experiment,
-  options: { readonly jobs?: number; readonly until?: string } = {},
+  options: { readonly jobs?: number; readonly until?: string; readonly machine?: Partial<Machine> } = {},
 ): Promise<Ran> =>
   Effect.gen(function* () {
     const { nodes } = yield* plan(experiment)
     const events: Array<RunEvent> = []
     const exit = yield* Effect.result(
-      runPlan(options.until === undefined ? nodes : until(nodes, options.until)!, { jobs: options.jobs ?? 1, facts }),
+      runPlan(options.until === undefined ? nodes : until(nodes, options.until)!, {
+        jobs: options.jobs ?? 1,
+        machine: { ...wide, ...options.machine },
+        facts,
+      }),
     ).pipe(
       Effect.provideService(Reporter, Reporter.of({ emit: (event) => void events.push(event) })),
       Effect.provide(Layer.mergeAll(Store.layer(root), NoEngine, NodeServices.layer)),

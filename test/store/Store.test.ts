@@ -97,6 +97,39 @@ describe("making an artifact", () => {
     `)
   })
 
+  it("gives an empty workplace on to the next step, with the draft of that step in it, and none to what left something", async () => {
+    const root = temporaryFolder()
+    const seen: Array<{ readonly inode: number; readonly size: unknown; readonly scratch: ReadonlyArray<string> }> = []
+    const make = (store: Api, size: number, left: ReadonlyArray<string> = []) =>
+      store.make(draft({ size }), once, (place) =>
+        Effect.suspend(() => {
+          const above = join(place.out, "..")
+          const { params } = JSON.parse(fs.readFileSync(join(above, "draft.json"), "utf8"))
+          seen.push({ inode: fs.statSync(above).ino, size: params.size, scratch: fs.readdirSync(place.scratch) })
+          for (const file of left) fs.writeFileSync(join(place.scratch, file), "left")
+          return fill(place)
+        }),
+      )
+    await inStore(root, (store) =>
+      Effect.gen(function* () {
+        yield* make(store, 1)
+        yield* make(store, 2, ["note"])
+        yield* make(store, 3)
+        // somebody collects garbage: the spare workplace is gone
+        for (const spare of fs.readdirSync(join(root, ".tmp")))
+          fs.rmSync(join(root, ".tmp", spare), { recursive: true })
+        yield* make(store, 4)
+        for (const size of [1, 2, 3, 4]) yield* store.verify(draft({ size }).artifact)
+      }),
+    )
+    assert.deepStrictEqual(
+      seen.map(({ size, scratch }) => ({ size, scratch })),
+      [1, 2, 3, 4].map((size) => ({ size, scratch: [] })),
+    )
+    assert.strictEqual(seen[1]!.inode, seen[0]!.inode)
+    assert.deepStrictEqual(fs.readdirSync(join(root, ".tmp")), [])
+  })
+
   it("keeps what an interrupted attempt left for a resumable kind, and drops it for others", async () => {
     for (const resumable of [true, false]) {
       const root = temporaryFolder()
@@ -185,6 +218,19 @@ describe("a damaged artifact", () => {
     `)
     const next = await inStore(root, makeIt)
     assert.isTrue(Result.isSuccess(next) && next.success.made)
+  })
+
+  it("is found in a store that read its manifest before it was changed", async () => {
+    const { root, folder } = await stocked()
+    const problems: Array<string> = []
+    await inStore(root, (store) =>
+      Effect.gen(function* () {
+        assert.isDefined(yield* store.find(name))
+        flip(join(folder, "manifest.json"), 20)
+        assert.isUndefined(yield* store.find(name, (problem) => problems.push(problem)))
+      }),
+    )
+    assert.lengthOf(problems, 1)
   })
 
   it("under the name of another is not taken for it", async () => {

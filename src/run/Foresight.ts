@@ -1,0 +1,62 @@
+/**
+ * Refusals that can be told of before their step runs: which artifact of a plan each of them looks at (`Foresight` in `plan/Step.ts`).
+ */
+import * as Effect from "effect/Effect"
+import type { Ref } from "../model/Artifact.ts"
+import type { Node } from "../plan/Plan.ts"
+import { Store } from "../store/Store.ts"
+import type { Standing } from "./Peek.ts"
+
+export interface Ahead {
+  /** The step that may be refused. */
+  readonly later: Node
+  readonly check: (folder: string) => Effect.Effect<void, any, any>
+}
+
+const withBodies = (nodes: ReadonlyArray<Node>): ReadonlyArray<Node> =>
+  nodes.flatMap((node) => [node, ...withBodies(node.body?.nodes ?? [])])
+
+/** By the step that makes it, who wants to look at an artifact. A copy in a fan-out (`pack-…[2]`) counts as what it is a copy of. */
+export const foreseen = (nodes: ReadonlyArray<Node>) => {
+  const all = withBodies(nodes)
+  const byId = new Map(all.map((node) => [node.id, node]))
+  const items = new Map(
+    all.flatMap(({ body, inputs }) => (body === undefined ? [] : [[body.item, inputs["of"] ?? []]])),
+  )
+  const producers = (refs: ReadonlyArray<Ref>): ReadonlyArray<Node> =>
+    refs.flatMap((ref) =>
+      ref._tag === "Item" ? producers(items.get(ref.of) ?? []) : (byId.get(ref.step) ?? ([] as ReadonlyArray<Node>)),
+    )
+  const byMaker = new Map<string, Array<Ahead>>()
+  for (const later of all) {
+    const { foresees } = later.definition
+    if (foresees === undefined) continue
+    const seen = new Set<Node>()
+    const visit = (node: Node): void => {
+      if (seen.has(node)) return
+      seen.add(node)
+      if (node.definition.kind === foresees.into)
+        for (const maker of producers(node.inputs[foresees.input] ?? [])) {
+          const ahead = byMaker.get(maker.id) ?? []
+          byMaker.set(maker.id, ahead)
+          ahead.push({ later, check: (folder) => foresees.check(later.params, folder) })
+        }
+      producers([...Object.values(node.inputs).flat(), ...(node.body?.yields ?? [])]).forEach(visit)
+    }
+    visit(later)
+  }
+  return { after: (id: string): ReadonlyArray<Ahead> => byMaker.get(id.replaceAll(/\[\d+\]/g, "")) ?? [] }
+}
+
+/** Fails with the first refusal that what the store has already can tell of. */
+export const refusals = Effect.fn("refusals")(function* (
+  nodes: ReadonlyArray<Node>,
+  standings: ReadonlyMap<string, Standing>,
+) {
+  const store = yield* Store
+  const ahead = foreseen(nodes)
+  for (const [id, standing] of standings)
+    if (standing._tag === "Cached")
+      for (const { check } of ahead.after(id))
+        yield* check(store.pathOf(standing.artifact)) as Effect.Effect<void, Error>
+})
