@@ -6,9 +6,9 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import { layer as engineLayer } from "../engine/Engines.ts"
-import { type Plan, plan } from "../plan/Plan.ts"
+import type { Plan } from "../plan/Plan.ts"
 import { Store } from "../store/Store.ts"
-import { type ExperimentFile, load } from "./ExperimentFile.ts"
+import { type ExperimentFile, load, plan } from "./ExperimentFile.ts"
 
 export class BadSetting extends Schema.TaggedError<BadSetting>()("BadSetting", { setting: Schema.String }) {
   override get message() {
@@ -35,7 +35,7 @@ const settings = (pairs: ReadonlyArray<string>): Effect.Effect<Readonly<Record<s
 export const open = Effect.fn("Project.open")(function* (file: string, set: ReadonlyArray<string>, runs: string) {
   const given = yield* settings(set)
   const loaded = yield* load(file, resolve(runs, ".cache", "typecheck"))
-  return { file: loaded, plan: yield* plan(loaded.experiment, given) } satisfies Project
+  return { file: loaded, plan: yield* plan(loaded, given) } satisfies Project
 })
 
 /** The services a run works with. This and `src/main.ts` are where layers are chosen. */

@@ -29,15 +29,17 @@ const NAMES = { "model.safetensors": "weights", "optimizer.safetensors": "moment
 
 const text = (proof: Proof): string => {
   const { artifact, from, cut, to, checkpoints, equal, notStored } = proof
-  const rows = Object.entries(NAMES).flatMap(([file, name]) =>
-    checkpoints.map(({ what, sha256 }, index) => [index === 0 ? name : "", what, sha256[file as keyof typeof NAMES]]),
+  const compared = Object.entries(NAMES).filter(([file]) => checkpoints[0]!.sha256[file] !== undefined)
+  const names = compared.map(([, name]) => name)
+  const rows = compared.flatMap(([file, name]) =>
+    checkpoints.map(({ what, sha256 }, index) => [index === 0 ? name : "", what, sha256[file]!]),
   )
   return [
     `${artifact}: steps ${from} to ${to}, at a stretch and cut by a resume point after step ${cut}`,
     "",
     table(["", `after step ${to}`, "sha256"], rows),
     "",
-    equal ? "weights, moments and state are byte-equal" : "they are not byte-equal",
+    equal ? `${names.slice(0, -1).join(", ")} and ${names.at(-1)} are byte-equal` : "they are not byte-equal",
     ...(notStored === undefined ? [] : [`not compared with a stored checkpoint: ${notStored}`]),
   ].join("\n")
 }

@@ -60,7 +60,8 @@ export interface Stretch {
 
 const TELEMETRY = ["metrics.jsonl", "eval_metrics.jsonl", "probe_generations.jsonl"]
 const RESUME_SECONDS = 120
-const SAMPLE_TOKENS = 32
+/** Of the greedy continuations that telemetry keeps. */
+export const SAMPLE_TOKENS = 32
 
 const lines = (path: string): ReadonlyArray<{ readonly step: number }> => {
   if (!existsSync(path)) return []
@@ -271,6 +272,7 @@ export const trainingRun = Effect.fn("trainingRun")(function* (work: Work, stret
       endStep: stretch.endStep,
       schedule: stretch.schedule,
       optimizer: stretch.optimizer,
+      recentLosses: lines(join(work.out, "metrics.jsonl")).map((line) => (line as StepMetrics).loss),
       checkpoints: {
         folder: join(work.out, "checkpoints"),
         at: stretch.keep.filter((step) => step > from.step),

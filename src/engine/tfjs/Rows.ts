@@ -2,7 +2,8 @@
 import { closeSync, fstatSync, openSync, readFileSync, readSync } from "node:fs"
 import { join } from "node:path"
 import * as Schema from "effect/Schema"
-import { type TokenDocument, TokensIndex } from "../../model/Corpus.ts"
+import { openParquet, type ParquetValue } from "../../data/Parquet.ts"
+import { TokensIndex } from "../../model/Corpus.ts"
 
 interface OpenShard {
   readonly file: string
@@ -88,26 +89,23 @@ export class Rows {
 
   /** Ids of the documents that have tokens in these rows, in the order of the rows. Reads the table of documents. */
   async documents(rows: ReadonlyArray<number>): Promise<ReadonlyArray<string>> {
-    const { asyncBufferFromFile, parquetReadObjects } = await import("hyparquet")
-    const { compressors } = await import("hyparquet-compressors")
-    const table = (await parquetReadObjects({
-      file: await asyncBufferFromFile(join(this.#folder, "documents.parquet")),
-      columns: ["id", "shard", "offset", "length"],
-      compressors,
-    })) as unknown as ReadonlyArray<Pick<TokenDocument, "id" | "shard" | "offset" | "length">>
+    const wanted = rows.map((row) => this.#position(row))
     const starts = new Map(this.#shards.map(({ file, start }) => [file, start]))
-    const spans = table.flatMap(({ id, shard, offset, length }) => {
-      const start = starts.get(shard)
-      return start === undefined
-        ? []
-        : [{ id, from: start + Number(offset), to: start + Number(offset) + Number(length) }]
-    })
+    const spans: Array<{ readonly id: string; readonly from: number; readonly to: number }> = []
+    await using table = await openParquet(join(this.#folder, "documents.parquet"), ["id", "shard", "offset", "length"])
+    for await (const batch of table.batches())
+      for (let row = 0; row < (batch.get("shard")?.length ?? 0); row++) {
+        const value = (name: string): ParquetValue => batch.get(name)?.[row]
+        const start = starts.get(textOf(value("shard")))
+        if (start === undefined) continue
+        const from = start + Number(value("offset"))
+        const to = from + Number(value("length"))
+        if (wanted.some((first) => from <= first + this.index.context && first < to))
+          spans.push({ id: textOf(value("id")), from, to })
+      }
     const found = new Set<string>()
-    for (const row of rows) {
-      const from = this.#position(row)
-      const to = from + this.index.context + 1
-      for (const span of spans) if (span.from < to && from < span.to) found.add(span.id)
-    }
+    for (const first of wanted)
+      for (const { id, from, to } of spans) if (from <= first + this.index.context && first < to) found.add(id)
     return [...found]
   }
 
@@ -131,6 +129,11 @@ export class Rows {
     }
     if (done < into.length) throw new Error(`the training tokens end before position ${position + into.length}`)
   }
+}
+
+const textOf = (value: ParquetValue): string => {
+  if (!(value instanceof Uint8Array)) throw new Error("`documents.parquet` has something else for a string")
+  return Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("utf8")
 }
 
 const readFully = (descriptor: number, target: Uint8Array, position: number, what: string): void => {
