@@ -59,8 +59,7 @@ export const generateSamples = Effect.fn("generateSamples")(function* (
 ) {
   const engine = yield* Engine
   const { index, tokenizer } = of
-  const measure = yield* measurer(of)
-  const generations = yield* engine.generate({
+  const generating = engine.generate({
     checkpoint: of.model.path,
     prompts: prompts.map(({ id, ids }) => ({ id, ids: [index.bosId, ...ids] })),
     preset,
@@ -68,6 +67,8 @@ export const generateSamples = Effect.fn("generateSamples")(function* (
     eosId: index.eosId,
     seed,
   })
+  // the language tables are read in this thread while the engine's are at work
+  const [generations, measure] = yield* Effect.all([generating, measurer(of)], { concurrency: 2 })
   const byId = new Map(generations.map((generation) => [generation.id, generation]))
   const pairs = prompts.map(({ id, language, text: prompt }) => {
     const { tokens, finish, logProbability } = byId.get(id)!

@@ -167,21 +167,78 @@ describe("matrix products", () => {
         }
     }))
 
-  it("give a row the same bits whatever rows share its batch, packed or not", () =>
+  /** x·w with w packed beforehand, as decoding does it. */
+  const packed = (x: Float32Array, w: Float32Array, m: number, n: number, k: number, tb: 0 | 1 = 0): Float32Array => {
+    const { gemmPacked, pack, packedBytes } = heap.kernels
+    const [a, b, c] = [tf.tensor1d(x), tf.tensor1d(w), tf.zeros([m * n])].map((tensor) => heap.address(tensor)) as [
+      number,
+      number,
+      number,
+    ]
+    const panels = heap.allocate(packedBytes(n, k))
+    pack(tb, n, k, b, tb ? k : n, panels)
+    gemmPacked(m, n, k, a, k, panels, c, n, heap.packing)
+    heap.free(panels)
+    return heap.floats(c, m * n).slice()
+  }
+
+  it("give a row the same bits whatever rows share its batch, packed beforehand or not", () =>
     tf.tidy(() => {
-      const [m, n, k] = [29, 77, 600]
-      const { a, b, c } = product(0, 0, m, n, k)
-      const w = tf.tensor1d(b)
+      const [n, k] = [77, 600]
+      const { a, b, c } = product(0, 0, 29, n, k)
+      const of = (first: number, rows: number) => c.slice(first * n, (first + rows) * n)
       for (const i of [0, 5, 28]) {
         const x = tf.tensor1d(a.slice(i * k, (i + 1) * k))
         const y = tf.zeros([n])
+        const w = tf.tensor1d(b)
         heap.kernels.gemm(0, 0, 1, n, k, heap.address(x), k, heap.address(w), n, heap.address(y), n, 0, heap.packing)
-        assert.deepStrictEqual(values(y), c.slice(i * n, (i + 1) * n))
-        const thin = tf.zeros([n])
-        heap.kernels.gemmThin(1, n, k, heap.address(x), k, heap.address(w), heap.address(thin), n, heap.packing)
-        assert.deepStrictEqual(values(thin), c.slice(i * n, (i + 1) * n))
+        assert.deepStrictEqual(values(y), of(i, 1))
       }
+      // every way to make up a number of rows of kernels of six, four, two and one
+      for (const m of [1, 2, 3, 4, 5, 6, 7, 11, 29])
+        assert.deepStrictEqual(packed(a, b, m, n, k), of(0, m), `${m} rows`)
     }))
+
+  it("are the same with B packed beforehand, transposed or not, wide or ragged", () =>
+    tf.tidy(() => {
+      for (const tb of [0, 1] as const)
+        for (const [m, n, k] of [
+          [1, 1, 1],
+          [103, 31, 300],
+          [5, 1093, 4],
+          [7, 2056, 257],
+        ] as const) {
+          const { a, b, c } = product(0, tb, m, n, k)
+          assert.deepStrictEqual(packed(a, b, m, n, k, tb), c)
+        }
+    }))
+})
+
+describe("attention of one token against caches", () => {
+  it.each([5, 32, 36, 66])("is that of the last row of the whole sequence, with heads of %i", (headWidth) =>
+    tf.tidy(() => {
+      const [heads, capacity] = [3, 60]
+      const width = heads * headWidth
+      const at = (tensor: tf.Tensor) => heap.address(tensor)
+      const qkv = numbers("qkv", capacity, 3 * width)
+      const [cachedKeys, cachedValues, ours] = [
+        tf.zeros([capacity, width]),
+        tf.zeros([capacity, width]),
+        tf.zeros([width]),
+      ] as const
+      const scratch = tf.zeros([capacity])
+      const { attendCached, fillCache } = heap.kernels
+      const half = 23
+      fillCache(at(qkv), at(cachedKeys), at(cachedValues), half, capacity, heads, headWidth)
+      for (let position = half; position < capacity; position++) {
+        const row = at(qkv) + 12 * position * width
+        attendCached(row, at(cachedKeys), at(cachedValues), at(ours), position, capacity, heads, headWidth, at(scratch))
+        const seen = tf.slice(qkv, [0, 0], [position + 1, 3 * width])
+        const whole = operations("Exp").attention(seen, { batch: 1, length: position + 1, heads })
+        assert.isAtMost(largest(values(ours), values(whole).subarray(position * width)), 2e-6)
+      }
+    }),
+  )
 })
 
 describe("functions", () => {

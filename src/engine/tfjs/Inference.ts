@@ -1,6 +1,9 @@
 /**
- * Forward only, straight on the heap: no tensors, no tape, buffers kept between calls. The kernels are those of training, so the
+ * Forward only, straight on the heap: no tensors, no tape, buffers kept between calls. The sums are those of training, so the
  * numbers are too. A position's result depends on what stands before it and on nothing else: not on batch, window or neighbours.
+ *
+ * Weights stay what they are for many products here, so they are packed once and kept: a step of decoding has some twenty rows at
+ * most, and packing the weights for each took as long as multiplying them.
  */
 import { type Architecture, LAYER_NORM_EPSILON } from "../../model/Architecture.ts"
 import type { Heap } from "./Kernels.ts"
@@ -8,17 +11,32 @@ import type { Decoding } from "./Model.ts"
 
 /** Rows of logits computed at once: bounds memory where vocabularies are large. */
 const LOGIT_ROWS = 128
-/** Up to this many rows, reading the weights as they lie beats packing them. */
-const THIN_ROWS = 4
+/** Rows of prompts that go through the layers at once. */
+const PROMPT_ROWS = 512
 const CACHE_BYTES = 512 << 20
+
+/** A matrix [from][to] and its bias, by address; `packed` is where it lies among the packed ones. */
+interface Linear {
+  readonly weight: number
+  readonly bias: number
+  readonly from: number
+  readonly to: number
+  readonly packed: number
+}
 
 interface LayerWeights {
   readonly norm1: readonly [number, number]
-  readonly qkv: readonly [number, number]
-  readonly mix: readonly [number, number]
+  readonly qkv: Linear
+  readonly mix: Linear
   readonly norm2: readonly [number, number]
-  readonly up: readonly [number, number]
-  readonly down: readonly [number, number]
+  readonly up: Linear
+  readonly down: Linear
+}
+
+interface Text {
+  readonly ids: ArrayLike<number>
+  /** Of `ids`, how many are looked at. */
+  readonly length: number
 }
 
 interface Buffers {
@@ -41,44 +59,58 @@ export class Inference {
   readonly #positions: number
   readonly #final: readonly [number, number]
   readonly #layers: ReadonlyArray<LayerWeights>
+  readonly #packedHead: number
+  readonly #packedBytes: number
   #buffers: Buffers | undefined
-  /** The embedding table as [width][vocabulary], made when decoding wants it. */
-  #head: { readonly address: number; fresh: boolean } | undefined
+  /** All matrices as the products want them: the layers', then the embedding table as the head. */
+  #packed: { readonly address: number; fresh: boolean } | undefined
 
   constructor(heap: Heap, architecture: Architecture, addresses: ReadonlyMap<string, number>) {
     this.#heap = heap
     this.#architecture = architecture
+    const { layers, width, context, vocabulary } = architecture
     const at = (name: string): number => addresses.get(`transformer.${name}`)!
     const pair = (name: string) => [at(`${name}.weight`), at(`${name}.bias`)] as const
+    let bytes = 0
+    const place = (from: number, to: number): number => {
+      const packed = bytes
+      bytes += heap.kernels.packedBytes(to, from)
+      return packed
+    }
+    const linear = (name: string, from: number, to: number): Linear => {
+      const [weight, bias] = pair(name)
+      return { weight, bias, from, to, packed: place(from, to) }
+    }
     this.#table = at("wte.weight")
     this.#positions = at("wpe.weight")
     this.#final = pair("ln_f")
-    this.#layers = Array.from({ length: architecture.layers }, (_, i) => ({
+    this.#layers = Array.from({ length: layers }, (_, i) => ({
       norm1: pair(`h.${i}.ln_1`),
-      qkv: pair(`h.${i}.attn.c_attn`),
-      mix: pair(`h.${i}.attn.c_proj`),
+      qkv: linear(`h.${i}.attn.c_attn`, width, 3 * width),
+      mix: linear(`h.${i}.attn.c_proj`, width, width),
       norm2: pair(`h.${i}.ln_2`),
-      up: pair(`h.${i}.mlp.c_fc`),
-      down: pair(`h.${i}.mlp.c_proj`),
+      up: linear(`h.${i}.mlp.c_fc`, width, 4 * width),
+      down: linear(`h.${i}.mlp.c_proj`, 4 * width, width),
     }))
-    const { layers, width, context } = architecture
+    this.#packedHead = place(width, vocabulary)
+    this.#packedBytes = bytes
     this.sequencesAtOnce = Math.max(1, Math.min(64, Math.floor(CACHE_BYTES / (8 * layers * context * width))))
   }
 
   weightsChanged(): void {
-    if (this.#head !== undefined) this.#head.fresh = false
+    if (this.#packed !== undefined) this.#packed.fresh = false
   }
 
   dispose(): void {
     this.#release()
-    if (this.#head !== undefined) this.#heap.free(this.#head.address)
-    this.#head = undefined
+    if (this.#packed !== undefined) this.#heap.free(this.#packed.address)
+    this.#packed = undefined
   }
 
   losses(ids: ArrayLike<number>): Float32Array {
     const { vocabulary } = this.#architecture
     const losses = new Float32Array(ids.length - 1)
-    this.#sequence(ids, ids.length - 1)
+    this.#sequences([{ ids, length: ids.length - 1 }])
     this.#logitBlocks(ids.length - 1, (first, rows, address) => {
       const { stats } = this.#buffers!
       this.#heap.kernels.logSumExp(address, stats, rows, vocabulary)
@@ -93,7 +125,7 @@ export class Inference {
   logits(ids: ArrayLike<number>): Float32Array {
     const { vocabulary } = this.#architecture
     const all = new Float32Array(ids.length * vocabulary)
-    this.#sequence(ids, ids.length)
+    this.#sequences([{ ids, length: ids.length }])
     this.#logitBlocks(ids.length, (first, rows, address) =>
       all.set(this.#heap.floats(address, rows * vocabulary), first * vocabulary),
     )
@@ -104,7 +136,7 @@ export class Inference {
     const { layers, width, vocabulary, heads } = this.#architecture
     const heap = this.#heap
     const open: Array<{ readonly cache: number; readonly capacity: number; length: number }> = []
-    /** Caches of a sequence: for each layer keys, then values, [capacity][width] each. */
+    /** Caches of a sequence: for each layer keys, then values, [heads][capacity][width / heads] each. */
     const keys = (sequence: number, layer: number): number => {
       const { cache, capacity } = open[sequence]!
       return cache + 8 * layer * capacity * width
@@ -114,15 +146,24 @@ export class Inference {
     return {
       start: (prompts) => {
         const ends = new Float32Array(prompts.length * vocabulary)
-        prompts.forEach(({ ids, capacity }, i) => {
+        for (const { ids, capacity } of prompts)
           open.push({ cache: heap.allocate(8 * layers * capacity * width), capacity, length: ids.length })
-          this.#sequence(ids, ids.length, (layer, qkv) =>
-            heap.kernels.fillCache(qkv, keys(i, layer), values(i, layer), ids.length, width),
-          )
+        for (const [first, last] of inGroups(open.map(({ length }) => length))) {
+          const texts = prompts.slice(first, last).map(({ ids }) => ({ ids, length: ids.length }))
+          this.#sequences(texts, (i, layer, qkv) => {
+            const sequence = first + i
+            const { length, capacity } = open[sequence]!
+            const into = [keys(sequence, layer), values(sequence, layer)] as const
+            heap.kernels.fillCache(qkv, ...into, length, capacity, heads, width / heads)
+          })
           const { x, y } = this.#buffers!
-          heap.floats(x, width).set(heap.floats(y + 4 * (ids.length - 1) * width, width))
-          ends.set(this.#thinLogits(x, 1), i * vocabulary)
-        })
+          let end = 0
+          texts.forEach(({ length }, i) => {
+            end += length
+            heap.floats(x + 4 * i * width, width).set(heap.floats(y + 4 * (end - 1) * width, width))
+          })
+          ends.set(this.#logitsOf(x, texts.length), first * vocabulary)
+        }
         return ends
       },
       append: (sequences, tokens) => {
@@ -138,23 +179,15 @@ export class Inference {
         const scratch = heap.scratch(4 * this.#architecture.context)
         this.#stack(rows, (layer, qkv, out) =>
           sequences.forEach((sequence, r) => {
-            const { length } = open[sequence]!
+            const { length, capacity } = open[sequence]!
+            const caches = [keys(sequence, layer), values(sequence, layer)] as const
             const row = qkv + 12 * r * width
             const to = out + 4 * r * width
-            kernels.attendCached(
-              row,
-              keys(sequence, layer),
-              values(sequence, layer),
-              to,
-              length,
-              heads,
-              width / heads,
-              scratch,
-            )
+            kernels.attendCached(row, ...caches, to, length, capacity, heads, width / heads, scratch)
           }),
         )
         for (const sequence of sequences) open[sequence]!.length++
-        return this.#thinLogits(y, rows)
+        return this.#logitsOf(y, rows)
       },
       close: () => {
         for (const { cache } of open) heap.free(cache)
@@ -163,19 +196,32 @@ export class Inference {
     }
   }
 
-  /** Final hidden states of one sequence, in `y`. */
-  #sequence(ids: ArrayLike<number>, length: number, seen: (layer: number, qkv: number) => void = () => {}): void {
+  /** Final hidden states of texts one behind the other, in `y`; `seen` is shown q | k | v of each. */
+  #sequences(texts: ReadonlyArray<Text>, seen: (text: number, layer: number, qkv: number) => void = () => {}): void {
     const { width, heads } = this.#architecture
     const { kernels, packing } = this.#heap
-    const { x, ids: inputs } = this.#reserve(length)
-    const words = this.#heap.integers(inputs, length)
-    for (let i = 0; i < length; i++) words[i] = ids[i]!
-    kernels.embedding(inputs, this.#table, this.#positions, x, length, length, width)
-    const scratch = this.#heap.scratch(kernels.attentionScratchBytes(length))
-    this.#stack(length, (layer, qkv, out) => {
-      seen(layer, qkv)
-      kernels.attention(qkv, out, 1, length, heads, width / heads, packing, scratch)
+    const rows = texts.reduce((sum, { length }) => sum + length, 0)
+    const { x, ids: inputs } = this.#reserve(rows)
+    const words = this.#heap.integers(inputs, rows)
+    const scratch = this.#heap.scratch(kernels.attentionScratchBytes(Math.max(...texts.map(({ length }) => length))))
+    const each = (one: (first: number, text: Text, i: number) => void) => {
+      let first = 0
+      texts.forEach((text, i) => {
+        one(first, text, i)
+        first += text.length
+      })
+    }
+    each((first, { ids, length }) => {
+      for (let i = 0; i < length; i++) words[first + i] = ids[i]!
+      kernels.embedding(inputs + 4 * first, this.#table, this.#positions, x + 4 * first * width, length, length, width)
     })
+    this.#stack(rows, (layer, qkv, out) =>
+      each((first, { length }, i) => {
+        const own = qkv + 12 * first * width
+        seen(i, layer, own)
+        kernels.attention(own, out + 4 * first * width, 1, length, heads, width / heads, packing, scratch)
+      }),
+    )
   }
 
   /** All layers over `rows` rows in `x`; `attend` mixes positions. Final hidden states are left in `y`. */
@@ -185,59 +231,63 @@ export class Inference {
     const { x, y, qkv, wide, gelu, stats } = this.#buffers!
     this.#layers.forEach((layer, i) => {
       kernels.layerNorm(x, ...layer.norm1, y, stats, rows, width, LAYER_NORM_EPSILON)
-      this.#linear(y, layer.qkv, qkv, rows, width, 3 * width)
+      this.#linear(y, layer.qkv, qkv, rows)
       attend(i, qkv, y)
-      this.#linear(y, layer.mix, wide, rows, width, width)
+      this.#linear(y, layer.mix, wide, rows)
       kernels.add(x, wide, x, rows * width)
       kernels.layerNorm(x, ...layer.norm2, y, stats, rows, width, LAYER_NORM_EPSILON)
-      this.#linear(y, layer.up, wide, rows, width, 4 * width)
+      this.#linear(y, layer.up, wide, rows)
       kernels.gelu(wide, gelu, 4 * rows * width)
-      this.#linear(gelu, layer.down, y, rows, 4 * width, width)
+      this.#linear(gelu, layer.down, y, rows)
       kernels.add(x, y, x, rows * width)
     })
     kernels.layerNorm(x, ...this.#final, y, stats, rows, width, LAYER_NORM_EPSILON)
   }
 
-  #linear(
-    x: number,
-    [weight, bias]: readonly [number, number],
-    y: number,
-    rows: number,
-    from: number,
-    to: number,
-  ): void {
+  #linear(x: number, { bias, from, to, packed }: Linear, y: number, rows: number): void {
     const { kernels, packing } = this.#heap
-    if (rows <= THIN_ROWS) kernels.gemmThin(rows, to, from, x, from, weight, y, to, packing)
-    else kernels.gemm(0, 0, rows, to, from, x, from, weight, to, y, to, 0, packing)
+    kernels.gemmPacked(rows, to, from, x, from, this.#packedAt(packed), y, to, packing)
     kernels.addBias(y, bias, rows, to)
   }
 
   /** Logits of `length` hidden states in `y`, block by block. */
   #logitBlocks(length: number, take: (first: number, rows: number, address: number) => void): void {
-    const { width, vocabulary } = this.#architecture
-    const { kernels, packing } = this.#heap
+    const { width } = this.#architecture
     const { y, logits } = this.#buffers!
     for (let first = 0; first < length; first += LOGIT_ROWS) {
       const rows = Math.min(LOGIT_ROWS, length - first)
-      const from = y + 4 * first * width
-      kernels.gemm(0, 1, rows, vocabulary, width, from, width, this.#table, width, logits, vocabulary, 0, packing)
+      this.#head(y + 4 * first * width, rows)
       take(first, rows, logits)
     }
   }
 
   /** Logits of a few hidden states; a copy. */
-  #thinLogits(x: number, rows: number): Float32Array {
+  #logitsOf(x: number, rows: number): Float32Array {
+    this.#head(x, rows)
+    return this.#heap.floats(this.#buffers!.logits, rows * this.#architecture.vocabulary).slice()
+  }
+
+  #head(x: number, rows: number): void {
     const { width, vocabulary } = this.#architecture
     const { kernels, packing } = this.#heap
-    const { logits } = this.#buffers!
-    if (rows <= THIN_ROWS) {
-      this.#head ??= { address: this.#heap.allocate(4 * width * vocabulary), fresh: false }
-      if (!this.#head.fresh) kernels.transpose(this.#table, this.#head.address, vocabulary, width)
-      this.#head.fresh = true
-      // `packing` is larger than any row of sums: see `gemmScratchBytes`
-      kernels.gemmThin(rows, vocabulary, width, x, width, this.#head.address, logits, vocabulary, packing)
-    } else kernels.gemm(0, 1, rows, vocabulary, width, x, width, this.#table, width, logits, vocabulary, 0, packing)
-    return this.#heap.floats(logits, rows * vocabulary).slice()
+    const head = this.#packedAt(this.#packedHead)
+    kernels.gemmPacked(rows, vocabulary, width, x, width, head, this.#buffers!.logits, vocabulary, packing)
+  }
+
+  /** Address of a packed matrix; all are packed anew once after the weights have changed. */
+  #packedAt(place: number): number {
+    this.#packed ??= { address: this.#heap.allocate(this.#packedBytes), fresh: false }
+    const { address, fresh } = this.#packed
+    if (!fresh) {
+      const { width, vocabulary } = this.#architecture
+      const { kernels } = this.#heap
+      for (const { qkv, mix, up, down } of this.#layers)
+        for (const { weight, from, to, packed } of [qkv, mix, up, down])
+          kernels.pack(0, to, from, weight, to, address + packed)
+      kernels.pack(1, vocabulary, width, this.#table, width, address + this.#packedHead)
+      this.#packed.fresh = true
+    }
+    return address + place
   }
 
   #reserve(rows: number): Buffers {
@@ -265,4 +315,21 @@ export class Inference {
     for (const address of Object.values(addresses)) this.#heap.free(address)
     this.#buffers = undefined
   }
+}
+
+/** Ranges [first, last) of lengths that come to at most PROMPT_ROWS together; one longer than that stands alone. */
+const inGroups = (lengths: ReadonlyArray<number>): ReadonlyArray<readonly [number, number]> => {
+  const groups: Array<readonly [number, number]> = []
+  let first = 0
+  let rows = 0
+  lengths.forEach((length, i) => {
+    if (i > first && rows + length > PROMPT_ROWS) {
+      groups.push([first, i])
+      first = i
+      rows = 0
+    }
+    rows += length
+  })
+  if (lengths.length > first) groups.push([first, lengths.length])
+  return groups
 }

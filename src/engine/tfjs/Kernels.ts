@@ -19,8 +19,8 @@ type Kernel<Count extends number> = (...pointersAndSizes: Numbers<Count>) => voi
 /** Pointers are byte addresses; the meaning of the arguments is told in `kernels/assembly`. */
 export interface Kernels {
   readonly gemm: Kernel<13>
-  readonly gemmThin: Kernel<9>
-  readonly transpose: Kernel<4>
+  readonly gemmPacked: Kernel<9>
+  readonly pack: Kernel<6>
   readonly add: Kernel<4>
   readonly addBias: Kernel<4>
   readonly columnSums: Kernel<4>
@@ -30,12 +30,13 @@ export interface Kernels {
   readonly geluGradient: Kernel<4>
   readonly attention: Kernel<8>
   readonly attentionGradient: Kernel<9>
-  readonly attendCached: Kernel<8>
-  readonly fillCache: Kernel<5>
+  readonly attendCached: Kernel<9>
+  readonly fillCache: Kernel<7>
   readonly logSumExp: Kernel<4>
   readonly crossEntropyGradient: Kernel<7>
   readonly embedding: Kernel<7>
   readonly embeddingGradient: Kernel<9>
+  readonly packedBytes: (n: number, k: number) => number
   readonly gemmScratchBytes: () => number
   readonly attentionScratchBytes: (length: number) => number
 }

@@ -5,7 +5,7 @@
  * are not kept: the way back computes them again (one more product in five), which keeps memory linear in the context.
  */
 import { gemm } from "./gemm"
-import { sum4 } from "./math"
+import { sum4, sums4 } from "./math"
 import { softmaxRow } from "./layers"
 
 const ROWS: i32 = 64
@@ -103,51 +103,129 @@ function softmaxGradientRow(p: usize, dp: usize, width: i32, scale: f32): void {
 }
 
 /**
- * One new token of one sequence: its key and value are put at `position` of the caches ([context][width] each), then its query
- * looks at positions 0 … position. `scratch` holds position + 1 floats.
+ * One new token of one sequence: its key and value are put at `position` of the caches, then its query looks at positions
+ * 0 … position. Caches are [heads][capacity][headWidth], so that a head reads its own front to back. `scratch` holds
+ * position + 1 floats.
  */
 export function attendCached(
-  qkv: usize, keys: usize, values: usize, out: usize, position: i32, heads: i32, headWidth: i32, scratch: usize,
+  qkv: usize, keys: usize, values: usize, out: usize, position: i32, capacity: i32, heads: i32, headWidth: i32, scratch: usize,
 ): void {
-  const width = heads * headWidth
-  const bytes = <usize>width << 2
-  memory.copy(keys + <usize>position * bytes, qkv + bytes, bytes)
-  memory.copy(values + <usize>position * bytes, qkv + 2 * bytes, bytes)
   const scale: f32 = <f32>1 / sqrt<f32>(<f32>headWidth)
-  const headBytes = <usize>headWidth << 2
-  const whole = <usize>(headWidth & ~3) << 2
+  const bytes = <usize>headWidth << 2
+  fillCache(qkv, keys + <usize>position * bytes, values + <usize>position * bytes, 1, capacity, heads, headWidth)
   for (let h = 0; h < heads; h++) {
-    const shift = <usize>h * headBytes
-    const q = qkv + shift
-    for (let j = 0; j <= position; j++) {
-      const k = keys + <usize>j * bytes + shift
-      let s = f32x4.splat(0)
-      for (let at: usize = 0; at < whole; at += 16) s = f32x4.relaxed_madd(v128.load(q + at), v128.load(k + at), s)
-      let dot = sum4(s)
-      for (let at = whole; at < headBytes; at += 4) dot += load<f32>(q + at) * load<f32>(k + at)
-      store<f32>(scratch + (<usize>j << 2), dot)
-    }
+    const shift = <usize>h * bytes
+    const head = <usize>capacity * shift
+    scores(qkv + shift, keys + head, position + 1, headWidth, scratch)
     softmaxRow(scratch, position + 1, position + 1, scale)
-    const o = out + shift
-    memory.fill(o, 0, headBytes)
-    for (let j = 0; j <= position; j++) {
-      const v = values + <usize>j * bytes + shift
-      const p = load<f32>(scratch + (<usize>j << 2))
-      const p4 = f32x4.splat(p)
-      for (let at: usize = 0; at < whole; at += 16) {
-        v128.store(o + at, f32x4.relaxed_madd(p4, v128.load(v + at), v128.load(o + at)))
-      }
-      for (let at = whole; at < headBytes; at += 4) store<f32>(o + at, load<f32>(o + at) + p * load<f32>(v + at))
-    }
+    weighted(scratch, values + head, position + 1, headWidth, out + shift)
   }
 }
 
-/** Keys and values of `rows` rows of q | k | v go to the first rows of the caches of one sequence. */
-export function fillCache(qkv: usize, keys: usize, values: usize, rows: i32, width: i32): void {
-  const bytes = <usize>width << 2
+/** out[j] = q·keys[j]. Four keys at a time, where heads allow it: a key alone waits for each of its own sums. */
+function scores(q: usize, keys: usize, count: i32, headWidth: i32, out: usize): void {
+  const step = <usize>headWidth << 2
+  const whole = <usize>(headWidth & ~3) << 2
+  let j = 0
+  if (whole == step) {
+    for (; j + 4 <= count; j += 4) {
+      const k0 = keys + <usize>j * step
+      const k1 = k0 + step
+      const k2 = k1 + step
+      const k3 = k2 + step
+      let s0 = f32x4.splat(0)
+      let s1 = f32x4.splat(0)
+      let s2 = f32x4.splat(0)
+      let s3 = f32x4.splat(0)
+      for (let at: usize = 0; at < whole; at += 16) {
+        const x = v128.load(q + at)
+        s0 = f32x4.relaxed_madd(x, v128.load(k0 + at), s0)
+        s1 = f32x4.relaxed_madd(x, v128.load(k1 + at), s1)
+        s2 = f32x4.relaxed_madd(x, v128.load(k2 + at), s2)
+        s3 = f32x4.relaxed_madd(x, v128.load(k3 + at), s3)
+      }
+      v128.store(out + (<usize>j << 2), sums4(s0, s1, s2, s3))
+    }
+  }
+  for (; j < count; j++) {
+    const k = keys + <usize>j * step
+    let s = f32x4.splat(0)
+    for (let at: usize = 0; at < whole; at += 16) s = f32x4.relaxed_madd(v128.load(q + at), v128.load(k + at), s)
+    let dot = sum4(s)
+    for (let at = whole; at < step; at += 4) dot += load<f32>(q + at) * load<f32>(k + at)
+    store<f32>(out + (<usize>j << 2), dot)
+  }
+}
+
+/** out = Σ p[j]·values[j], j ascending; 32 columns of the sum stay in registers. */
+function weighted(p: usize, values: usize, count: i32, headWidth: i32, out: usize): void {
+  const step = <usize>headWidth << 2
+  const end = p + (<usize>count << 2)
+  let c = 0
+  for (; c + 32 <= headWidth; c += 32) {
+    let v = values + (<usize>c << 2)
+    let s0 = f32x4.splat(0)
+    let s1 = f32x4.splat(0)
+    let s2 = f32x4.splat(0)
+    let s3 = f32x4.splat(0)
+    let s4 = f32x4.splat(0)
+    let s5 = f32x4.splat(0)
+    let s6 = f32x4.splat(0)
+    let s7 = f32x4.splat(0)
+    for (let at = p; at < end; at += 4) {
+      const x = v128.load32_splat(at)
+      s0 = f32x4.relaxed_madd(x, v128.load(v), s0)
+      s1 = f32x4.relaxed_madd(x, v128.load(v, 16), s1)
+      s2 = f32x4.relaxed_madd(x, v128.load(v, 32), s2)
+      s3 = f32x4.relaxed_madd(x, v128.load(v, 48), s3)
+      s4 = f32x4.relaxed_madd(x, v128.load(v, 64), s4)
+      s5 = f32x4.relaxed_madd(x, v128.load(v, 80), s5)
+      s6 = f32x4.relaxed_madd(x, v128.load(v, 96), s6)
+      s7 = f32x4.relaxed_madd(x, v128.load(v, 112), s7)
+      v += step
+    }
+    const to = out + (<usize>c << 2)
+    v128.store(to, s0)
+    v128.store(to, s1, 16)
+    v128.store(to, s2, 32)
+    v128.store(to, s3, 48)
+    v128.store(to, s4, 64)
+    v128.store(to, s5, 80)
+    v128.store(to, s6, 96)
+    v128.store(to, s7, 112)
+  }
+  for (; c + 4 <= headWidth; c += 4) {
+    let v = values + (<usize>c << 2)
+    let s = f32x4.splat(0)
+    for (let at = p; at < end; at += 4) {
+      s = f32x4.relaxed_madd(v128.load32_splat(at), v128.load(v), s)
+      v += step
+    }
+    v128.store(out + (<usize>c << 2), s)
+  }
+  for (; c < headWidth; c++) {
+    let v = values + (<usize>c << 2)
+    let s: f32 = 0
+    for (let at = p; at < end; at += 4) {
+      s += load<f32>(at) * load<f32>(v)
+      v += step
+    }
+    store<f32>(out + (<usize>c << 2), s)
+  }
+}
+
+/** Keys and values of `rows` rows of q | k | v go to the first places of the caches of one sequence. */
+export function fillCache(
+  qkv: usize, keys: usize, values: usize, rows: i32, capacity: i32, heads: i32, headWidth: i32,
+): void {
+  const bytes = <usize>headWidth << 2
+  const width = <usize>heads * bytes
   for (let r = 0; r < rows; r++) {
-    const row = qkv + <usize>(3 * r) * bytes
-    memory.copy(keys + <usize>r * bytes, row + bytes, bytes)
-    memory.copy(values + <usize>r * bytes, row + 2 * bytes, bytes)
+    for (let h = 0; h < heads; h++) {
+      const from = qkv + <usize>(3 * r) * width + <usize>h * bytes
+      const to = (<usize>h * <usize>capacity + <usize>r) * bytes
+      memory.copy(keys + to, from + width, bytes)
+      memory.copy(values + to, from + 2 * width, bytes)
+    }
   }
 }

@@ -258,100 +258,261 @@ export function gemm(
       for (let i0 = 0; i0 < m; i0 += MC) {
         const rows = min(MC, m - i0)
         packA(blockA, a, lda, transposedA, i0, rows, k0, depth)
-        for (let j = 0; j < columns; j += NR) {
-          const width = min(NR, columns - j)
-          const panelB = blockB + <usize>(j * depth * 4)
-          for (let i = 0; i < rows; i += MR) {
-            const height = min(MR, rows - i)
-            const panelA = blockA + <usize>(i * depth * 4)
-            const corner = address(c, i0 + i, ldc, j0 + j)
-            if (height == MR && width == NR) micro(depth, panelA, panelB, corner, ldc, add)
-            else {
-              micro(depth, panelA, panelB, tile, NR, false)
-              for (let r = 0; r < height; r++) {
-                for (let s = 0; s < width; s++) {
-                  const to = address(corner, r, ldc, s)
-                  const value = load<f32>(address(tile, r, NR, s))
-                  store<f32>(to, add ? load<f32>(to) + value : value)
-                }
-              }
-            }
-          }
-        }
+        block(rows, columns, depth, blockA, blockB, address(c, i0, ldc, j0), ldc, add, tile)
       }
+    }
+  }
+}
+
+/** All of a packed block of A times all of a packed block of B. */
+function block(
+  rows: i32, columns: i32, depth: i32, a: usize, b: usize, c: usize, ldc: i32, add: bool, tile: usize,
+): void {
+  for (let j = 0; j < columns; j += NR) {
+    const width = min(NR, columns - j)
+    const panelB = b + <usize>(j * depth * 4)
+    for (let i = 0; i < rows; i += MR) {
+      const height = min(MR, rows - i)
+      const panelA = a + <usize>(i * depth * 4)
+      const corner = address(c, i, ldc, j)
+      if (height == MR && width == NR) micro(depth, panelA, panelB, corner, ldc, add)
+      else {
+        micro(depth, panelA, panelB, tile, NR, false)
+        copyTile(tile, corner, ldc, height, width, add)
+      }
+    }
+  }
+}
+
+function copyTile(tile: usize, c: usize, ldc: i32, height: i32, width: i32, add: bool): void {
+  for (let r = 0; r < height; r++) {
+    for (let s = 0; s < width; s++) {
+      const to = address(c, r, ldc, s)
+      const value = load<f32>(address(tile, r, NR, s))
+      store<f32>(to, add ? load<f32>(to) + value : value)
+    }
+  }
+}
+
+/** Bytes of an operand B of k × n, packed for good. */
+export function packedBytes(n: i32, k: i32): i32 {
+  return panels(n) * NR * k * 4
+}
+
+// @ts-expect-error: decorator
+@inline
+function panels(columns: i32): i32 {
+  return (columns + NR - 1) / NR
+}
+
+/** What `gemm` makes of B for itself, block after block, kept in `target` for many products with the same B. */
+export function pack(transposed: bool, n: i32, k: i32, b: usize, ldb: i32, target: usize): void {
+  for (let j0 = 0; j0 < n; j0 += NC) {
+    const columns = min(NC, n - j0)
+    for (let k0 = 0; k0 < k; k0 += KC) {
+      const depth = min(KC, k - k0)
+      packB(target, b, ldb, transposed, k0, depth, j0, columns)
+      target += <usize>(panels(columns) * NR * depth * 4)
     }
   }
 }
 
 /**
- * The same sums as `gemm` for a handful of rows and B as [k][n], without packing: what one decoding step wants, where reading the
- * weights once is all the work. Bit for bit equal to `gemm`. `scratch` holds n floats.
+ * C = A·B with B from `pack`, bit for bit equal to `gemm`. Where rows are few, as in decoding, packing would be most of the work,
+ * and a panel of six rows mostly empty: what is left of six is read as it lies, by kernels of four, two and one rows.
  */
-export function gemmThin(m: i32, n: i32, k: i32, a: usize, lda: i32, b: usize, c: usize, ldc: i32, scratch: usize): void {
-  const step = <usize>n << 2
-  const whole = n & ~3
-  for (let k0 = 0; k0 < k; k0 += KC) {
-    const end = min(k, k0 + KC)
-    for (let i = 0; i < m; i++) {
-      const row = address(c, i, ldc, 0)
-      const sums = k0 == 0 ? row : scratch
-      memory.fill(sums, 0, step)
-      let p = k0
-      for (; p + 4 <= end; p += 4) {
-        const from = address(a, i, lda, p)
-        const x0 = v128.load32_splat(from)
-        const x1 = v128.load32_splat(from, 4)
-        const x2 = v128.load32_splat(from, 8)
-        const x3 = v128.load32_splat(from, 12)
-        const b0 = b + <usize>p * step
-        const b1 = b0 + step
-        const b2 = b1 + step
-        const b3 = b2 + step
-        let j = 0
-        for (; j < whole; j += 4) {
-          const at = <usize>j << 2
-          let s = v128.load(sums + at)
-          s = f32x4.relaxed_madd(x0, v128.load(b0 + at), s)
-          s = f32x4.relaxed_madd(x1, v128.load(b1 + at), s)
-          s = f32x4.relaxed_madd(x2, v128.load(b2 + at), s)
-          s = f32x4.relaxed_madd(x3, v128.load(b3 + at), s)
-          v128.store(sums + at, s)
-        }
-        for (; j < n; j++) {
-          const at = <usize>j << 2
-          let s = v128.load32_splat(sums + at)
-          s = f32x4.relaxed_madd(x0, v128.load32_splat(b0 + at), s)
-          s = f32x4.relaxed_madd(x1, v128.load32_splat(b1 + at), s)
-          s = f32x4.relaxed_madd(x2, v128.load32_splat(b2 + at), s)
-          s = f32x4.relaxed_madd(x3, v128.load32_splat(b3 + at), s)
-          store<f32>(sums + at, f32x4.extract_lane(s, 0))
-        }
+export function gemmPacked(
+  m: i32, n: i32, k: i32, a: usize, lda: i32, packed: usize, c: usize, ldc: i32, scratch: usize,
+): void {
+  const tile = scratch + MC * KC * 4
+  const full = m - (m % MR)
+  for (let j0 = 0; j0 < n; j0 += NC) {
+    const columns = min(NC, n - j0)
+    for (let k0 = 0; k0 < k; k0 += KC) {
+      const depth = min(KC, k - k0)
+      for (let i0 = 0; i0 < full; i0 += MC) {
+        const rows = min(MC, full - i0)
+        packA(scratch, a, lda, false, i0, rows, k0, depth)
+        block(rows, columns, depth, scratch, packed, address(c, i0, ldc, j0), ldc, k0 > 0, tile)
       }
-      for (; p < end; p++) {
-        const x = v128.load32_splat(address(a, i, lda, p))
-        const row0 = b + <usize>p * step
-        for (let j = 0; j < n; j++) {
-          const at = <usize>j << 2
-          const s = f32x4.relaxed_madd(x, v128.load32_splat(row0 + at), v128.load32_splat(sums + at))
-          store<f32>(sums + at, f32x4.extract_lane(s, 0))
-        }
+      if (full < m) {
+        const corner = address(c, full, ldc, j0)
+        fewRows(m - full, columns, depth, address(a, full, lda, k0), lda, packed, corner, ldc, k0 > 0, tile)
       }
-      if (k0 > 0) {
-        for (let j = 0; j < n; j++) {
-          const at = <usize>j << 2
-          store<f32>(row + at, load<f32>(row + at) + load<f32>(sums + at))
-        }
-      }
+      packed += <usize>(panels(columns) * NR * depth * 4)
     }
   }
 }
 
-/** out[column][row] = x[row][column]. */
-export function transpose(x: usize, out: usize, rows: i32, columns: i32): void {
-  for (let r0 = 0; r0 < rows; r0 += 16) {
-    const r1 = min(rows, r0 + 16)
-    for (let c = 0; c < columns; c++) {
-      for (let r = r0; r < r1; r++) store<f32>(address(out, c, rows, r), load<f32>(address(x, r, columns, c)))
+/** Columns that the kernels of few rows take at once: eight accumulators, as many as keep the multipliers busy. */
+const WIDE: i32 = 4 * NR
+
+function fewRows(
+  rows: i32, columns: i32, depth: i32, a: usize, lda: i32, b: usize, c: usize, ldc: i32, add: bool, tile: usize,
+): void {
+  const panel = <usize>(depth * NR * 4)
+  const step = <usize>lda << 2
+  for (let j = 0; j < columns; j += WIDE) {
+    const from = b + <usize>(j / NR) * panel
+    const to = c + (<usize>j << 2)
+    if (columns - j < WIDE) {
+      for (let i = 0; i < rows; i++) narrow(depth, a + <usize>i * step, from, address(to, i, ldc, 0), columns - j, add, tile)
+      continue
+    }
+    let i = 0
+    if ((rows & 4) != 0) {
+      for (let p = 0; p < 4; p++) micro4(depth, a, step, from + <usize>p * panel, to + <usize>(p * NR * 4), ldc, add)
+      i = 4
+    }
+    if ((rows & 2) != 0) {
+      for (let p = 0; p < 4; p += 2) {
+        const at = address(to, i, ldc, p * NR)
+        micro2(depth, a + <usize>i * step, step, from + <usize>p * panel, panel, at, ldc, add)
+      }
+      i += 2
+    }
+    if ((rows & 1) != 0) micro1(depth, a + <usize>i * step, from, panel, address(to, i, ldc, 0), add)
+  }
+}
+
+/** Four rows, one panel. */
+function micro4(depth: i32, a: usize, step: usize, b: usize, c: usize, ldc: i32, add: bool): void {
+  let c00 = f32x4.splat(0)
+  let c01 = f32x4.splat(0)
+  let c10 = f32x4.splat(0)
+  let c11 = f32x4.splat(0)
+  let c20 = f32x4.splat(0)
+  let c21 = f32x4.splat(0)
+  let c30 = f32x4.splat(0)
+  let c31 = f32x4.splat(0)
+  let a1 = a + step
+  let a2 = a1 + step
+  let a3 = a2 + step
+  const end = b + <usize>(depth * NR * 4)
+  while (b < end) {
+    const b0 = v128.load(b)
+    const b1 = v128.load(b, 16)
+    let x = v128.load32_splat(a)
+    c00 = f32x4.relaxed_madd(x, b0, c00)
+    c01 = f32x4.relaxed_madd(x, b1, c01)
+    x = v128.load32_splat(a1)
+    c10 = f32x4.relaxed_madd(x, b0, c10)
+    c11 = f32x4.relaxed_madd(x, b1, c11)
+    x = v128.load32_splat(a2)
+    c20 = f32x4.relaxed_madd(x, b0, c20)
+    c21 = f32x4.relaxed_madd(x, b1, c21)
+    x = v128.load32_splat(a3)
+    c30 = f32x4.relaxed_madd(x, b0, c30)
+    c31 = f32x4.relaxed_madd(x, b1, c31)
+    a += 4
+    a1 += 4
+    a2 += 4
+    a3 += 4
+    b += NR * 4
+  }
+  const below = <usize>ldc << 2
+  put(c, c00, c01, add)
+  c += below
+  put(c, c10, c11, add)
+  c += below
+  put(c, c20, c21, add)
+  c += below
+  put(c, c30, c31, add)
+}
+
+/** Two rows, two panels. */
+function micro2(depth: i32, a: usize, step: usize, b: usize, panel: usize, c: usize, ldc: i32, add: bool): void {
+  let c00 = f32x4.splat(0)
+  let c01 = f32x4.splat(0)
+  let c02 = f32x4.splat(0)
+  let c03 = f32x4.splat(0)
+  let c10 = f32x4.splat(0)
+  let c11 = f32x4.splat(0)
+  let c12 = f32x4.splat(0)
+  let c13 = f32x4.splat(0)
+  let a1 = a + step
+  let d = b + panel
+  const end = d
+  while (b < end) {
+    const b0 = v128.load(b)
+    const b1 = v128.load(b, 16)
+    const b2 = v128.load(d)
+    const b3 = v128.load(d, 16)
+    let x = v128.load32_splat(a)
+    c00 = f32x4.relaxed_madd(x, b0, c00)
+    c01 = f32x4.relaxed_madd(x, b1, c01)
+    c02 = f32x4.relaxed_madd(x, b2, c02)
+    c03 = f32x4.relaxed_madd(x, b3, c03)
+    x = v128.load32_splat(a1)
+    c10 = f32x4.relaxed_madd(x, b0, c10)
+    c11 = f32x4.relaxed_madd(x, b1, c11)
+    c12 = f32x4.relaxed_madd(x, b2, c12)
+    c13 = f32x4.relaxed_madd(x, b3, c13)
+    a += 4
+    a1 += 4
+    b += NR * 4
+    d += NR * 4
+  }
+  put(c, c00, c01, add)
+  put(c + NR * 4, c02, c03, add)
+  c += <usize>ldc << 2
+  put(c, c10, c11, add)
+  put(c + NR * 4, c12, c13, add)
+}
+
+/** One row, four panels. */
+function micro1(depth: i32, a: usize, b: usize, panel: usize, c: usize, add: bool): void {
+  let c0 = f32x4.splat(0)
+  let c1 = f32x4.splat(0)
+  let c2 = f32x4.splat(0)
+  let c3 = f32x4.splat(0)
+  let c4 = f32x4.splat(0)
+  let c5 = f32x4.splat(0)
+  let c6 = f32x4.splat(0)
+  let c7 = f32x4.splat(0)
+  let d = b + panel
+  let e = d + panel
+  let f = e + panel
+  const end = d
+  while (b < end) {
+    const x = v128.load32_splat(a)
+    c0 = f32x4.relaxed_madd(x, v128.load(b), c0)
+    c1 = f32x4.relaxed_madd(x, v128.load(b, 16), c1)
+    c2 = f32x4.relaxed_madd(x, v128.load(d), c2)
+    c3 = f32x4.relaxed_madd(x, v128.load(d, 16), c3)
+    c4 = f32x4.relaxed_madd(x, v128.load(e), c4)
+    c5 = f32x4.relaxed_madd(x, v128.load(e, 16), c5)
+    c6 = f32x4.relaxed_madd(x, v128.load(f), c6)
+    c7 = f32x4.relaxed_madd(x, v128.load(f, 16), c7)
+    a += 4
+    b += NR * 4
+    d += NR * 4
+    e += NR * 4
+    f += NR * 4
+  }
+  put(c, c0, c1, add)
+  put(c + NR * 4, c2, c3, add)
+  put(c + 2 * NR * 4, c4, c5, add)
+  put(c + 3 * NR * 4, c6, c7, add)
+}
+
+/** One row and the fewer than WIDE columns at the right edge. */
+function narrow(depth: i32, a: usize, b: usize, c: usize, columns: i32, add: bool, tile: usize): void {
+  for (let j = 0; j < columns; j += NR) {
+    let c0 = f32x4.splat(0)
+    let c1 = f32x4.splat(0)
+    const end = a + (<usize>depth << 2)
+    for (let at = a; at < end; at += 4) {
+      const x = v128.load32_splat(at)
+      c0 = f32x4.relaxed_madd(x, v128.load(b), c0)
+      c1 = f32x4.relaxed_madd(x, v128.load(b, 16), c1)
+      b += NR * 4
+    }
+    const to = c + (<usize>j << 2)
+    if (columns - j >= NR) put(to, c0, c1, add)
+    else {
+      put(tile, c0, c1, false)
+      copyTile(tile, to, 0, 1, columns - j, add)
     }
   }
 }

@@ -1,5 +1,5 @@
 export { attendCached, attention, attentionGradient, attentionScratchBytes, fillCache } from "./attention"
-export { gemm, gemmScratchBytes, gemmThin, transpose } from "./gemm"
+export { gemm, gemmScratchBytes, gemmPacked, pack, packedBytes } from "./gemm"
 export {
   add,
   addBias,

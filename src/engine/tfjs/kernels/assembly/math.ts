@@ -7,8 +7,8 @@ const LN2_LOW: f32 = -2.12194440e-4
 // @ts-ignore: decorator
 @inline
 export function exp4(x: v128): v128 {
-  // NaN passes through min and max; what underflows becomes 1e-38, not 0
-  x = f32x4.min(f32x4.max(x, f32x4.splat(-87.3)), f32x4.splat(88.3))
+  // pmax and pmin are one instruction each and give their first operand where it is NaN; what underflows becomes 1e-38, not 0
+  x = f32x4.pmin(f32x4.pmax(x, f32x4.splat(-87.3)), f32x4.splat(88.3))
   const n = f32x4.nearest(f32x4.mul(x, f32x4.splat(LOG2E)))
   let r = f32x4.sub(x, f32x4.mul(n, f32x4.splat(LN2_HIGH)))
   r = f32x4.sub(r, f32x4.mul(n, f32x4.splat(LN2_LOW)))
@@ -19,7 +19,7 @@ export function exp4(x: v128): v128 {
   p = f32x4.relaxed_madd(p, r, f32x4.splat(1.6666665459e-1))
   p = f32x4.relaxed_madd(p, r, f32x4.splat(5.0000001201e-1))
   p = f32x4.relaxed_madd(p, f32x4.mul(r, r), f32x4.add(r, f32x4.splat(1)))
-  const power = i32x4.shl(i32x4.add(i32x4.trunc_sat_f32x4_s(n), i32x4.splat(127)), 23)
+  const power = i32x4.shl(i32x4.add(i32x4.relaxed_trunc_f32x4_s(n), i32x4.splat(127)), 23)
   return f32x4.mul(p, power)
 }
 
@@ -35,6 +35,19 @@ export function sum4(x: v128): f32 {
   return (
     f32x4.extract_lane(x, 0) + f32x4.extract_lane(x, 1) + (f32x4.extract_lane(x, 2) + f32x4.extract_lane(x, 3))
   )
+}
+
+/** `sum4` of four vectors, each in the same order of additions. */
+// @ts-ignore: decorator
+@inline
+export function sums4(a: v128, b: v128, c: v128, d: v128): v128 {
+  const t0 = v128.shuffle<f32>(a, b, 0, 4, 1, 5)
+  const t1 = v128.shuffle<f32>(c, d, 0, 4, 1, 5)
+  const t2 = v128.shuffle<f32>(a, b, 2, 6, 3, 7)
+  const t3 = v128.shuffle<f32>(c, d, 2, 6, 3, 7)
+  const low = f32x4.add(v128.shuffle<f32>(t0, t1, 0, 1, 4, 5), v128.shuffle<f32>(t0, t1, 2, 3, 6, 7))
+  const high = f32x4.add(v128.shuffle<f32>(t2, t3, 0, 1, 4, 5), v128.shuffle<f32>(t2, t3, 2, 3, 6, 7))
+  return f32x4.add(low, high)
 }
 
 // @ts-ignore: decorator
