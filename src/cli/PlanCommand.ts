@@ -7,7 +7,7 @@ import { forecastOf } from "../plan/Forecast.ts"
 import { ordinary } from "../plan/Resources.ts"
 import { codeDigest } from "../run/Code.ts"
 import { refusals } from "../run/Foresight.ts"
-import { standings } from "../run/Peek.ts"
+import { survey } from "../run/Peek.ts"
 import { renderPlan } from "./PlanText.ts"
 import { open, services } from "./Project.ts"
 
@@ -20,10 +20,10 @@ export interface PlanSettings {
 
 export const plan = Effect.fn("exp plan")(function* (settings: PlanSettings) {
   const { plan } = yield* open(settings.file, settings.set, settings.runs)
-  const standing = yield* standings(plan.nodes).pipe(Effect.provide(services(settings.runs)))
-  const refuse = refusals(plan.nodes, standing).pipe(Effect.provide(services(settings.runs)))
+  const seen = yield* survey(plan.nodes).pipe(Effect.provide(services(settings.runs)))
+  const refuse = refusals(plan.nodes, seen.standing).pipe(Effect.provide(services(settings.runs)))
   if (!settings.json) {
-    yield* Console.log(renderPlan(plan, standing, codeDigest()))
+    yield* Console.log(renderPlan(plan, seen, codeDigest()))
     return yield* refuse
   }
   const steps = plan.nodes.map(({ id, label, definition, params, inputs, forecast, resources, body }) => ({
@@ -34,7 +34,7 @@ export const plan = Effect.fn("exp plan")(function* (settings: PlanSettings) {
     inputs,
     forecast,
     ...(body === undefined && { resources: resources ?? ordinary }),
-    standing: standing.get(id),
+    standing: seen.standing.get(id),
   }))
   yield* Console.log(
     JSON.stringify({ experiment: plan.experiment, parameters: plan.parameters, steps, total: forecastOf(plan.nodes) }),

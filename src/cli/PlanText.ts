@@ -4,7 +4,7 @@
 import { forecastOf } from "../plan/Forecast.ts"
 import type { Node, Plan } from "../plan/Plan.ts"
 import { ordinary } from "../plan/Resources.ts"
-import type { Standing } from "../run/Peek.ts"
+import { oneByOne, type Standing, type Survey } from "../run/Peek.ts"
 import { bytes, count, table } from "./Table.ts"
 
 const marks: Record<Standing["_tag"], string> = { Cached: "done", WillRun: "will run", NotKnownYet: "later" }
@@ -27,12 +27,12 @@ const facts = (node: Node): string => {
 
 const rows = (
   nodes: ReadonlyArray<Node>,
-  standing: ReadonlyMap<string, Standing>,
+  seen: Survey,
   code: string,
   indent: string,
 ): ReadonlyArray<ReadonlyArray<string>> =>
   nodes.flatMap((node) => {
-    const here = standing.get(node.id) ?? { _tag: "NotKnownYet" }
+    const here = seen.standing.get(node.id) ?? { _tag: "NotKnownYet" }
     const otherCode = here._tag === "Cached" && here.code !== code ? " (by other code)" : ""
     const own = [
       node.body === undefined ? marks[here._tag] + otherCode : "",
@@ -40,20 +40,20 @@ const rows = (
       here._tag === "NotKnownYet" ? "" : here.artifact,
       facts(node),
     ]
-    return [own, ...(node.body === undefined ? [] : rows(node.body.nodes, standing, code, `${indent}  `))]
+    return [own, ...rows(seen.copies.get(node.id) ?? node.body?.nodes ?? [], seen, code, `${indent}  `)]
   })
 
-export const renderPlan = (plan: Plan, standing: ReadonlyMap<string, Standing>, code: string): string => {
+export const renderPlan = (plan: Plan, seen: Survey, code: string): string => {
   const total = forecastOf(plan.nodes)
   const parameters = Object.entries(plan.parameters).map(([name, value]) => `${name}=${value}`)
+  const steps = oneByOne(plan.nodes, seen.copies).filter(({ body }) => body === undefined)
   const tally = (tag: Standing["_tag"]) =>
-    plan.nodes.filter((node) => node.body === undefined && (standing.get(node.id)?._tag ?? "NotKnownYet") === tag)
-      .length
+    steps.filter(({ id }) => (seen.standing.get(id)?._tag ?? "NotKnownYet") === tag).length
   const upTo = total.exact ? "" : "at most "
   return [
     `${plan.experiment}${parameters.length > 0 ? `  (${parameters.join(", ")})` : ""}`,
     "",
-    table(["", "step", "artifact", ""], rows(plan.nodes, standing, code, "")),
+    table(["", "step", "artifact", ""], rows(plan.nodes, seen, code, "")),
     "",
     `${upTo}${count(total.steps)} steps: ${tally("Cached")} done, ${tally("WillRun")} will run, ${tally("NotKnownYet")} known once their inputs are there`,
     `${upTo}${count(total.optimizerSteps)} optimizer steps on ${count(total.tokens)} tokens, ${count(total.parameters)} parameters, ${bytes(total.diskBytes)} on disk`,

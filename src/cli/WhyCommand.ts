@@ -3,9 +3,7 @@
  */
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
-import { suggestion } from "../model/DidYouMean.ts"
-import { named, names, type Reason, why as reasonsFor } from "../run/Why.ts"
-import { NotFound } from "./Errors.ts"
+import { type Reason, why as reasonsFor } from "../run/Why.ts"
 import { fieldName, valueText } from "./FieldText.ts"
 import { open, services } from "./Project.ts"
 import { table } from "./Table.ts"
@@ -59,7 +57,7 @@ const text = (reason: Reason, labelOf: (step: string) => string): string => {
     case "Waits":
       return waiting([reason], labelOf)
     case "FansOut":
-      return `${label} is not known yet: the run finds out how many items \`${reason.of}\` has`
+      return `${label} cannot run: \`${reason.of}\` has more items than the plan allows\n  hint: raise \`atMost\``
     case "WillRun": {
       const differs =
         reason.fields.length === 0
@@ -78,13 +76,7 @@ const text = (reason: Reason, labelOf: (step: string) => string): string => {
 
 export const why = Effect.fn("exp why")(function* (settings: WhySettings) {
   const { plan } = yield* open(settings.file, settings.set, settings.runs)
-  const asked = named(plan.nodes, settings.step)
-  if (asked.length === 0)
-    return yield* new NotFound({
-      what: `no step of the plan is a \`${settings.step}\``,
-      hint: suggestion(settings.step, names(plan.nodes)),
-    })
-  const reasons = yield* reasonsFor(plan.nodes, asked).pipe(Effect.provide(services(settings.runs)))
+  const reasons = yield* reasonsFor(plan.nodes, settings.step).pipe(Effect.provide(services(settings.runs)))
   if (settings.json) return yield* Console.log(JSON.stringify({ experiment: plan.experiment, steps: reasons }))
   const labelOf = (step: string) => reasons.find((reason) => reason.step === step)?.label ?? step
   yield* Console.log(all(reasons, labelOf))

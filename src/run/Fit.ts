@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import type { Node } from "../plan/Plan.ts"
 import { ordinary } from "../plan/Resources.ts"
 import { type Capacity, tooSmall } from "./Machine.ts"
-import { standings } from "./Peek.ts"
+import { survey } from "./Peek.ts"
 
 /**
  * Fails when a step needs more than there is and is not known to be done. The steps of a fan-out over things to come are asked about
@@ -17,7 +17,7 @@ export const requireMachine = Effect.fnUntraced(function* (nodes: ReadonlyArray<
     return error === undefined ? [] : [{ id: node.id, error }]
   })
   if (refused.length === 0) return
-  const standing = yield* standings(nodes)
+  const { standing } = yield* survey(nodes)
   const first = refused.find(({ id }) => standing.get(id)?._tag !== "Cached")
   if (first !== undefined) return yield* first.error
 })

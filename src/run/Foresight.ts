@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import type { Ref } from "../model/Artifact.ts"
 import type { Node } from "../plan/Plan.ts"
 import { Store } from "../store/Store.ts"
+import { withBodies } from "./FanOut.ts"
 import type { Standing } from "./Peek.ts"
 
 export interface Ahead {
@@ -12,9 +13,6 @@ export interface Ahead {
   readonly later: Node
   readonly check: (folder: string) => Effect.Effect<void, any, any>
 }
-
-const withBodies = (nodes: ReadonlyArray<Node>): ReadonlyArray<Node> =>
-  nodes.flatMap((node) => [node, ...withBodies(node.body?.nodes ?? [])])
 
 /** By the step that makes it, who wants to look at an artifact. A copy in a fan-out (`pack-…[2]`) counts as what it is a copy of. */
 export const foreseen = (nodes: ReadonlyArray<Node>) => {

@@ -4,10 +4,10 @@
 import * as Effect from "effect/Effect"
 import { Engine } from "../engine/Engine.ts"
 import type { Ref } from "../model/Artifact.ts"
-import { digest } from "../model/Digest.ts"
 import type { Node } from "../plan/Plan.ts"
 import type { InputRecord, Manifest } from "../store/Manifest.ts"
 import { Store } from "../store/Store.ts"
+import { turns, within } from "./FanOut.ts"
 import { keyOf } from "./Run.ts"
 
 export type Standing =
@@ -16,18 +16,40 @@ export type Standing =
   /** Its inputs are not there yet, so neither is its key. */
   | { readonly _tag: "NotKnownYet" }
 
-export const standings = Effect.fn("standings")(function* (nodes: ReadonlyArray<Node>) {
+export interface Survey {
+  /** By step; copies of a fan-out's body have ids of their own. */
+  readonly standing: ReadonlyMap<string, Standing>
+  /** By fan-out, its body as copied for each item, where the store already knows the items. */
+  readonly copies: ReadonlyMap<string, ReadonlyArray<Node>>
+  /** By step, what its inputs turned out to be. */
+  readonly inputs: ReadonlyMap<string, Readonly<Record<string, ReadonlyArray<InputRecord>>>>
+}
+
+export const survey = Effect.fn("survey")(function* (nodes: ReadonlyArray<Node>) {
   const store = yield* Store
   const { numerics } = yield* Engine
   const standing = new Map<string, Standing>()
-  const known = new Map<string, InputRecord>()
+  const copies = new Map<string, ReadonlyArray<Node>>()
+  const given = new Map<string, Readonly<Record<string, ReadonlyArray<InputRecord>>>>()
+  const known = new Map<string, ReadonlyArray<InputRecord>>()
   const manifests = new Map<string, Manifest>()
-  const resolve = (ref: Ref): InputRecord | undefined => {
-    if (ref._tag === "Item" || ref.part === "*") return undefined
-    const record = known.get(ref.step)
-    if (record === undefined || ref.part === undefined) return record
-    return { artifact: record.artifact, part: ref.part, identity: digest({ of: record.identity, part: ref.part }) }
+
+  /** Undefined when anything that it takes is not there. */
+  const resolve = (refs: ReadonlyArray<Ref>): ReadonlyArray<InputRecord> | undefined => {
+    const all: Array<InputRecord> = []
+    for (const ref of refs) {
+      const records = ref._tag === "Item" ? undefined : known.get(ref.step)
+      if (records === undefined || records.some(({ artifact }) => !manifests.has(artifact))) return undefined
+      const { part } = ref
+      all.push(
+        ...(part === undefined
+          ? records
+          : records.flatMap((record) => within(record, part, manifests.get(record.artifact)!))),
+      )
+    }
+    return all
   }
+
   const remember = (manifest: Manifest): Effect.Effect<void, unknown> =>
     Effect.gen(function* () {
       manifests.set(manifest.artifact, manifest)
@@ -35,30 +57,50 @@ export const standings = Effect.fn("standings")(function* (nodes: ReadonlyArray<
       const chosen = yield* store.find(manifest.chosen.artifact)
       if (chosen !== undefined) yield* remember(chosen)
     })
-  for (const node of nodes) {
-    standing.set(node.id, { _tag: "NotKnownYet" })
-    if (node.body !== undefined) continue
-    const inputs: Record<string, ReadonlyArray<InputRecord>> = {}
-    let complete = true
-    for (const [name, refs] of Object.entries(node.inputs)) {
-      const records = refs.map(resolve)
-      if (records.some((record) => record === undefined || !manifests.has(record.artifact))) complete = false
-      else inputs[name] = records as ReadonlyArray<InputRecord>
-    }
-    if (!complete) continue
-    const outside =
-      node.definition.outside === undefined
-        ? undefined
-        : yield* node.definition.outside(node.params) as Effect.Effect<unknown, unknown>
-    const keyed = keyOf(node, inputs, (artifact) => manifests.get(artifact)!, outside, numerics)
-    const manifest = yield* store.find(keyed.artifact)
-    if (manifest === undefined) {
-      standing.set(node.id, { _tag: "WillRun", artifact: keyed.artifact })
-      continue
-    }
-    yield* remember(manifest)
-    known.set(node.id, { identity: keyed.identity, artifact: keyed.artifact })
-    standing.set(node.id, { _tag: "Cached", artifact: keyed.artifact, code: manifest.code })
-  }
-  return standing as ReadonlyMap<string, Standing>
+
+  const look = (node: Node): Effect.Effect<void, unknown> =>
+    Effect.gen(function* () {
+      standing.set(node.id, { _tag: "NotKnownYet" })
+      const inputs: Record<string, ReadonlyArray<InputRecord>> = {}
+      for (const [name, refs] of Object.entries(node.inputs)) {
+        const records = resolve(refs)
+        if (records === undefined) return
+        inputs[name] = records
+      }
+      given.set(node.id, inputs)
+      if (node.body !== undefined) return yield* unfold(node, node.body, inputs["of"]!)
+      const outside =
+        node.definition.outside === undefined
+          ? undefined
+          : yield* node.definition.outside(node.params) as Effect.Effect<unknown, unknown>
+      const { artifact, identity } = keyOf(node, inputs, (name) => manifests.get(name)!, outside, numerics)
+      const manifest = yield* store.find(artifact)
+      if (manifest === undefined) return void standing.set(node.id, { _tag: "WillRun", artifact })
+      yield* remember(manifest)
+      known.set(node.id, [{ identity, artifact }])
+      standing.set(node.id, { _tag: "Cached", artifact, code: manifest.code })
+    })
+
+  const unfold = (node: Node, body: NonNullable<Node["body"]>, items: ReadonlyArray<InputRecord>) =>
+    Effect.gen(function* () {
+      if (items.length > body.atMost) return
+      const all = turns(node, body, items)
+      copies.set(
+        node.id,
+        all.flatMap((turn) => turn.nodes),
+      )
+      for (const { itemId, item, nodes } of all) {
+        known.set(itemId, [item])
+        yield* Effect.forEach(nodes, look, { discard: true })
+      }
+      const yields = resolve(all.flatMap((turn) => turn.yields))
+      if (yields !== undefined) known.set(node.id, yields)
+    })
+
+  yield* Effect.forEach(nodes, look, { discard: true })
+  return { standing, copies, inputs: given } satisfies Survey
 })
+
+/** The steps of a plan one by one: of a fan-out its copies, or its body where nobody knows for what it will be copied. */
+export const oneByOne = (nodes: ReadonlyArray<Node>, copies: Survey["copies"]): ReadonlyArray<Node> =>
+  nodes.flatMap((node) => [node, ...oneByOne(copies.get(node.id) ?? node.body?.nodes ?? [], copies)])

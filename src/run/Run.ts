@@ -24,6 +24,7 @@ import { Room } from "../store/Disk.ts"
 import { artifactName, type InputRecord, type Manifest } from "../store/Manifest.ts"
 import { type ArtifactDamaged, Store, type StoreFailed } from "../store/Store.ts"
 import { codeDigest } from "./Code.ts"
+import { turns, withBodies, within } from "./FanOut.ts"
 import { foreseen } from "./Foresight.ts"
 import { frontier } from "./Frontier.ts"
 import { type Machine, thisMachine } from "./Machine.ts"
@@ -97,38 +98,6 @@ const identityOf = (record: InputRecord, whole: boolean, manifests: (artifact: s
   return chosen !== undefined && !whole ? identityOf(chosen, false, manifests) : record.identity
 }
 
-const partIdentity = (identity: string, part: string): string => digest({ of: identity, part })
-
-/** A copy of a node of a fan-out's body, and of the bodies in it, under names of its own. */
-const copyOf = (node: Node, suffix: string, swap: (ref: Ref) => Ref): Node => ({
-  ...node,
-  id: `${node.id}${suffix}`,
-  inputs: Object.fromEntries(Object.entries(node.inputs).map(([name, refs]) => [name, refs.map(swap)])),
-  ...(node.body && {
-    body: {
-      ...node.body,
-      nodes: node.body.nodes.map((inner) => copyOf(inner, suffix, swap)),
-      yields: node.body.yields.map(swap),
-    },
-  }),
-})
-
-const withBodies = (nodes: ReadonlyArray<Node>): ReadonlyArray<Node> =>
-  nodes.flatMap((node) => [node, ...withBodies(node.body?.nodes ?? [])])
-
-/** Parts of an artifact that a `*` reference stands for: the folders in `checkpoints/`, by step. */
-const partsOf = (manifest: Manifest): ReadonlyArray<string> => {
-  const names = new Set(manifest.files.flatMap(({ path }) => /^checkpoints\/([^/]+)\//.exec(path)?.[1] ?? []))
-  return [...names].sort((a, b) => Number(a.split("_")[1]) - Number(b.split("_")[1]))
-}
-
-/** `+75` counts from the checkpoint that the artifact went on from: `step_400` makes it `step_475`. */
-const absolutePart = (manifest: Manifest, part: string): string => {
-  if (!part.startsWith("+")) return part
-  const parent = manifest.inputs["from"]?.[0]?.part ?? "step_0"
-  return `step_${Number(parent.split("_")[1]) + Number(part)}`
-}
-
 export const partFolder = (part: string): string => `checkpoints/${part}`
 
 /** How many steps beyond those that run are asked what they need: large ones that wait do not hide small ones behind them. */
@@ -172,15 +141,10 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
       if (ref._tag === "Item") return yield* Effect.die(new Error("an item of a fan-out was used outside it"))
       const records = yield* Deferred.await(known.get(ref.step)!)
       if (ref.part === undefined) return records
-      const parts = ref.part === "*" ? partsOf(manifestOf(records[0]!.artifact)) : [ref.part]
-      return records.flatMap((record) =>
-        parts.map((name) => {
-          const part = absolutePart(manifestOf(record.artifact), name)
-          const known = { artifact: record.artifact, part, identity: partIdentity(record.identity, part) }
-          standIns.set(known.identity, known)
-          return known
-        }),
-      )
+      const { part } = ref
+      const parts = records.flatMap((record) => within(record, part, manifestOf(record.artifact)))
+      for (const part of parts) standIns.set(part.identity, part)
+      return parts
     })
 
   /** What a selection chose, unless the selection itself is asked for. */
@@ -382,26 +346,15 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
           ),
         )
       reporter.emit({ _tag: "FanOut", step: node.id, label: node.label, items: items.length })
-      const inner = new Set(withBodies(body.nodes).map((one) => one.id))
       const yields = yield* Effect.forEach(
-        items,
-        (item, index) =>
+        turns(node, body, items),
+        (turn) =>
           Effect.gen(function* () {
-            const suffix = `[${index}]`
-            const itemId = `${node.id}${suffix}`
-            const swap = (ref: Ref): Ref => {
-              if (ref._tag === "Item")
-                return ref.of === body.item
-                  ? { _tag: "Output", step: itemId, ...(ref.part !== undefined && { part: ref.part }) }
-                  : ref
-              return inner.has(ref.step) ? { ...ref, step: `${ref.step}${suffix}` } : ref
-            }
-            const done = yield* Deferred.make<Known, StepFailed>()
-            yield* Deferred.succeed(done, [item])
-            known.set(itemId, done)
-            const copies = body.nodes.map((one) => copyOf(one, suffix, swap))
-            yield* runAll(copies.map((copy) => ({ ...copy, label: `${copy.label} ${item.part ?? suffix}` })))
-            return (yield* Effect.forEach(body.yields.map(swap), resolve)).flat()
+            const there = yield* Deferred.make<Known, StepFailed>()
+            yield* Deferred.succeed(there, [turn.item])
+            known.set(turn.itemId, there)
+            yield* runAll(turn.nodes)
+            return (yield* Effect.forEach(turn.yields, resolve)).flat()
           }),
         { concurrency: "unbounded" },
       )

@@ -2,15 +2,16 @@
  * Why a step will run, or will not: what makes its key differ from that of the nearest stored artifact of its kind.
  */
 import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import { Engine } from "../engine/Engine.ts"
 import type { Ref } from "../model/Artifact.ts"
-import { digest } from "../model/Digest.ts"
+import { suggestion } from "../model/DidYouMean.ts"
 import type { Node } from "../plan/Plan.ts"
-import type { InputRecord, Manifest } from "../store/Manifest.ts"
+import type { Manifest } from "../store/Manifest.ts"
 import { Store } from "../store/Store.ts"
 import { codeDigest } from "./Code.ts"
 import { type Field, fields, type Making } from "./Fields.ts"
-import { standings } from "./Peek.ts"
+import { oneByOne, survey } from "./Peek.ts"
 
 interface Named {
   readonly step: string
@@ -35,60 +36,66 @@ export type Reason = Named &
       }
     /** Its inputs are not known; `for` is the first step before it that will run. */
     | { readonly _tag: "Waits"; readonly for: string }
-    /** It is, or reads, what comes out of a fan-out whose length the run finds out. */
+    /** It is, or reads, what comes out of a fan-out that has more items than the plan allows. */
     | { readonly _tag: "FansOut"; readonly of: string }
   )
 
-const withBodies = (nodes: ReadonlyArray<Node>): ReadonlyArray<Node> =>
-  nodes.flatMap((node) => [node, ...withBodies(node.body?.nodes ?? [])])
+const withoutCopy = (id: string): string => id.replaceAll(/\[\d+\]/g, "")
 
 /** Steps that a word means: an id, a label or a kind. */
-export const named = (nodes: ReadonlyArray<Node>, word: string): ReadonlyArray<Node> => {
-  const all = withBodies(nodes)
+const named = (steps: ReadonlyArray<Node>, word: string): ReadonlyArray<Node> => {
   for (const is of [
-    (node: Node) => node.id === word,
+    (node: Node) => node.id === word || withoutCopy(node.id) === word,
     (node: Node) => node.label === word,
     (node: Node) => node.definition.kind === word,
   ]) {
-    const found = all.filter(is)
+    const found = steps.filter(is)
     if (found.length > 0) return found
   }
   return []
 }
 
-/** What `named` would find something for. */
-export const names = (nodes: ReadonlyArray<Node>): ReadonlyArray<string> => [
-  ...new Set(withBodies(nodes).flatMap((node) => [node.definition.kind, node.label])),
-]
+export class NoSuchStep extends Schema.TaggedError<NoSuchStep>()("NoSuchStep", {
+  word: Schema.String,
+  names: Schema.Array(Schema.String),
+}) {
+  override get message() {
+    return `no step of the plan is a \`${this.word}\`\n  hint: ${suggestion(this.word, this.names)}`
+  }
+}
 
-/** Reasons for the steps asked about, and after them for those that they wait for. */
-export const why = Effect.fn("Why.why")(function* (nodes: ReadonlyArray<Node>, asked: ReadonlyArray<Node>) {
+/** Reasons for the steps that a word means, and after them for those that they wait for. */
+export const why = Effect.fn("Why.why")(function* (nodes: ReadonlyArray<Node>, word: string) {
   const store = yield* Store
   const { numerics } = yield* Engine
-  const standing = yield* standings(nodes)
+  const { standing, copies, inputs } = yield* survey(nodes)
+  const all = oneByOne(nodes, copies)
+  // a fan-out whose items are known is its copies
+  const asked = named(all, word).flatMap((node) => copies.get(node.id) ?? [node])
+  if (asked.length === 0)
+    return yield* new NoSuchStep({
+      word,
+      names: [...new Set(all.flatMap((node) => [node.definition.kind, node.label]))],
+    })
   const manifests = new Map((yield* store.list()).map((manifest) => [manifest.artifact, manifest]))
-  const all = withBodies(nodes)
   const byId = new Map(all.map((node) => [node.id, node]))
   const fanOutOf = new Map(all.flatMap((node) => (node.body === undefined ? [] : [[node.body.item, node] as const])))
 
-  const sourceOf = (ref: Ref): Node | undefined => (ref._tag === "Output" ? byId.get(ref.step) : fanOutOf.get(ref.of))
-  /** Everything a step comes from, itself left out. */
+  /** An item of a fan-out, `each-…[0]`, comes from what the fan-out is over. */
+  const sourceOf = (ref: Ref): Node | undefined =>
+    ref._tag === "Item" ? fanOutOf.get(ref.of) : (byId.get(ref.step) ?? byId.get(ref.step.replace(/\[\d+\]$/, "")))
+  /** Everything a step comes from, itself left out. What comes out of a fan-out comes from its copies. */
   const before = (node: Node, seen = new Set<Node>()): ReadonlySet<Node> => {
-    for (const ref of Object.values(node.inputs).flat()) {
-      const source = sourceOf(ref)
+    const sources = [
+      ...Object.values(node.inputs).flat().map(sourceOf),
+      ...(seen.has(node) ? (copies.get(node.id) ?? []) : []),
+    ]
+    for (const source of sources) {
       if (source === undefined || seen.has(source)) continue
       seen.add(source)
       before(source, seen)
     }
     return seen
-  }
-
-  const recordOf = (ref: Ref): InputRecord => {
-    const here = ref._tag === "Output" ? standing.get(ref.step) : undefined
-    if (here === undefined || here._tag === "NotKnownYet") throw new Error("a step with a key has inputs")
-    const { identity } = manifests.get(here.artifact)!
-    if (ref.part === undefined) return { artifact: here.artifact, identity }
-    return { artifact: here.artifact, part: ref.part, identity: digest({ of: identity, part: ref.part }) }
   }
 
   const makingOf = (node: Node) =>
@@ -102,7 +109,7 @@ export const why = Effect.fn("Why.why")(function* (nodes: ReadonlyArray<Node>, a
         kind: definition.kind,
         version: definition.version,
         params: node.params,
-        inputs: Object.fromEntries(Object.entries(node.inputs).map(([name, refs]) => [name, refs.map(recordOf)])),
+        inputs: inputs.get(node.id)!,
         ...(outside !== undefined && { outside }),
         ...(definition.computes && { engine: numerics }),
       } satisfies Making

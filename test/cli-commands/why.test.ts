@@ -134,6 +134,61 @@ describe("exp why", () => {
     `)
   })
 
+  it("looks into a fan-out over what was found in the store, copy by copy", async () => {
+    const folder = await world()
+    const fan = fake.replace("each([base.stableAt(2), base.stableAt(4)],", "each(base.stable,").replace(
+      "return yield* benchmark({ model })\n  })",
+      "return yield* benchmark({ model })\n  }, { atMost: 3 })",
+    )
+    assert.notStrictEqual(fan, fake)
+    fs.writeFileSync(join(folder, "fake.ts"), fan)
+    expect(shown(await why(folder, "release", "--set", "steps=6"))).toMatchInlineSnapshot(`
+      "exit 0
+      release is not known yet: before it, train 0→6 will run
+
+      train 0→6 will run; nearest in the store is train-<key 1>, which differs in one field
+        stored  now
+        parameter \`steps\`  4  6
+        it goes on from there: these change how far and how often, not what"
+    `)
+    expect(shown(await why(folder, "release"))).toMatchInlineSnapshot(`
+      "exit 0
+      release is done: release-<key 1>"
+    `)
+    fs.rmSync(join(folder, "runs/store", artifacts(folder, "benchmark")[0]!), { recursive: true })
+    fs.rmSync(join(folder, "runs/store", artifacts(folder, "select")[0]!), { recursive: true })
+    expect(shown(await why(folder, "release"))).toMatchInlineSnapshot(`
+      "exit 0
+      release is not known yet: before it, benchmark step_4 will run
+
+      benchmark step_4 will run; nearest in the store is benchmark-<key 1>, which differs in one field
+        stored  now
+        input \`model\`  step_2  step_4"
+    `)
+    expect(shown(await exp(folder, "plan", "fake.ts"))).toMatchInlineSnapshot(`
+      "exit 0
+      fake  (steps=4, rate=0.1)
+
+        step  artifact
+      done  corpus  corpus-<key 1>
+      done  train 0→4  train-<key 2>
+        each ×≤3
+      done  benchmark step_2  benchmark-<key 3>
+      will run  benchmark step_4  benchmark-<key 4>
+      later  select
+      later  release
+
+      at most 7 steps: 3 done, 1 will run, 2 known once their inputs are there
+      at most 0 optimizer steps on 0 tokens, 0 parameters, <size> on disk"
+    `)
+    fs.writeFileSync(join(folder, "fake.ts"), fan.replace("atMost: 3", "atMost: 1"))
+    expect(shown(await why(folder, "select"))).toMatchInlineSnapshot(`
+      "exit 0
+      select cannot run: \`each ×≤1\` has more items than the plan allows
+        hint: raise \`atMost\`"
+    `)
+  })
+
   it("says it to machines as one JSON object", async () => {
     const { code, out } = await why(await world(), "train", "--set", "rate=0.2", "--json")
     assert.strictEqual(code, 0)
