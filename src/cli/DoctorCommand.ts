@@ -4,7 +4,7 @@
 import { execFile } from "node:child_process"
 import { accessSync, constants, existsSync, statfsSync } from "node:fs"
 import { createRequire } from "node:module"
-import { availableParallelism, cpus, freemem, homedir, totalmem } from "node:os"
+import { availableParallelism, cpus, freemem, totalmem } from "node:os"
 import { dirname, join, resolve } from "node:path"
 import * as Config from "effect/Config"
 import * as Console from "effect/Console"
@@ -13,6 +13,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { Engine } from "../engine/Engine.ts"
 import { layer as engineLayer } from "../engine/Engines.ts"
+import { tokenFile } from "../hub/Token.ts"
 import { packageRoot } from "../run/Code.ts"
 import { bytes, table } from "./Table.ts"
 
@@ -226,10 +227,7 @@ const git = Effect.gen(function* () {
 /** Whether there is a token; what it is goes nowhere. */
 const hub = Effect.gen(function* () {
   const given = Option.isSome(yield* Effect.option(Config.Redacted("HF_TOKEN")))
-  const home = Option.getOrElse(yield* Effect.option(Config.String("HF_HOME")), () =>
-    join(homedir(), ".cache/huggingface"),
-  )
-  const kept = existsSync(join(home, "token"))
+  const kept = existsSync(yield* tokenFile)
   return {
     what: "HF token",
     state: given || kept ? "ok" : "absent",

@@ -81,6 +81,11 @@ const release = (path: string): ReadonlyArray<string> => {
 
 const kindOf = (artifact: string): string => artifact.slice(0, artifact.lastIndexOf("-"))
 
+const published = (path: string): ReadonlyArray<string> => {
+  const { url, revision, tag } = json<{ url: string; revision: string; tag: string }>(path, "receipt.json")
+  return ["", `published ${url}`, `revision  ${revision}`, `tag       ${tag}`]
+}
+
 /** What the artifacts of a run have to say, in the order they were made. */
 export const summary = (
   artifacts: ReadonlyArray<string>,
@@ -96,6 +101,8 @@ export const summary = (
         return decoding(path)
       case "release":
         return release(path)
+      case "publish":
+        return published(path)
       default:
         return []
     }

@@ -1,0 +1,254 @@
+/**
+ * What of a folder is published: a list made here, file by file, and never "the folder". The client would take `.env`, `.git` and
+ * what a symbolic link points to.
+ *
+ * Each file is read once: for its sha256, for the name git gives its content (what the hub tells of a small file), and for secrets.
+ */
+import { createHash } from "node:crypto"
+import * as fs from "node:fs"
+import { join } from "node:path"
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import { digest } from "../model/Digest.ts"
+import { secretIn } from "../release/Provenance.ts"
+import { SUMS, unsummed } from "../release/Sums.ts"
+import { cardProblems, evaluationProblems } from "./FrontMatter.ts"
+import { ReleaseUnfit } from "./HubError.ts"
+import { pathProblems } from "./Paths.ts"
+
+export interface ReleaseFile {
+  /** In the repository, `/` between names. */
+  readonly path: string
+  /** A file of this disk, or a text made for the publication. */
+  readonly content: { readonly full: string } | { readonly text: string }
+  readonly bytes: number
+  readonly sha256: string
+  /** sha1 of `blob <bytes>\0` and the content. */
+  readonly blob: string
+}
+
+export interface ReleaseContent {
+  readonly name: string
+  readonly folder: string
+  /** Sorted by path. */
+  readonly files: ReadonlyArray<ReleaseFile>
+  readonly bytes: number
+  /** sha256 over all paths and sums: what is published is known by it. */
+  readonly digest: string
+}
+
+/** A file made for the publication, such as a signature over what the folder holds. It stands in no `SHA256SUMS`. */
+export interface ExtraFile {
+  readonly path: string
+  readonly text: string
+}
+
+const CHUNK = 1 << 20
+/** No form of a secret that is looked for is longer, but for keys, which are known by their first line. */
+const OVERLAP = 512
+
+/** Numbers, where a text has letters. The hub takes such files by name for large ones. */
+export const isWeights = (path: string): boolean => /\.(?:safetensors|gguf|bin|parquet)$/.test(path)
+
+/** Tells of each piece of a file whether it holds a secret; what lies across two pieces is seen too. */
+const secretScan = (path: string, token: Redacted.Redacted<string>) => {
+  let tail = Buffer.alloc(0)
+  const own = Redacted.value(token)
+  return (chunk: Buffer): string | undefined => {
+    const piece = Buffer.concat([tail, chunk])
+    tail = Buffer.from(piece.subarray(Math.max(0, piece.length - OVERLAP)))
+    if (piece.includes(own)) return "the very token it would be published with"
+    // numbers look like anything: in weights only the hub's own tokens are unmistakable
+    if (isWeights(path)) {
+      for (let at = piece.indexOf("hf_"); at !== -1; at = piece.indexOf("hf_", at + 1))
+        if (/^hf_[A-Za-z0-9]{30,}/.test(piece.toString("latin1", at, at + 64))) return "a Hugging Face token"
+      return undefined
+    }
+    return secretIn(piece.toString("latin1")) ?? undefined
+  }
+}
+
+interface Read {
+  readonly file: ReleaseFile
+  readonly secret: string | undefined
+}
+
+const readFile = (path: string, full: string, token: Redacted.Redacted<string>, read: (bytes: number) => void) =>
+  Effect.acquireUseRelease(
+    Effect.sync(() => fs.openSync(full, fs.constants.O_RDONLY | (fs.constants.O_NOFOLLOW ?? 0))),
+    (descriptor) =>
+      Effect.gen(function* () {
+        const bytes = fs.fstatSync(descriptor).size
+        const sha256 = createHash("sha256")
+        const blob = createHash("sha1").update(`blob ${bytes}\0`)
+        const scan = secretScan(path, token)
+        const buffer = Buffer.allocUnsafe(CHUNK)
+        let secret: string | undefined
+        for (let chunks = 1; ; chunks++) {
+          const length = fs.readSync(descriptor, buffer)
+          if (length === 0) break
+          const chunk = buffer.subarray(0, length)
+          sha256.update(chunk)
+          blob.update(chunk)
+          secret ??= scan(chunk)
+          read(length)
+          if (chunks % 8 === 0) yield* Effect.yieldNow
+        }
+        return {
+          file: { path, content: { full }, bytes, sha256: sha256.digest("hex"), blob: blob.digest("hex") },
+          secret,
+        } as Read
+      }),
+    (descriptor) => Effect.sync(() => fs.closeSync(descriptor)),
+  )
+
+const readText = ({ path, text }: ExtraFile, token: Redacted.Redacted<string>): Read => {
+  const content = Buffer.from(text)
+  return {
+    file: {
+      path,
+      content: { text },
+      bytes: content.length,
+      sha256: createHash("sha256").update(content).digest("hex"),
+      blob: createHash("sha1").update(`blob ${content.length}\0`).update(content).digest("hex"),
+    },
+    secret: secretScan(path, token)(content),
+  }
+}
+
+/** Regular files below a folder; whatever else lies there is a problem. */
+const walk = (folder: string, problems: Array<string>, below = ""): ReadonlyArray<string> =>
+  fs
+    .readdirSync(join(folder, below), { withFileTypes: true })
+    .sort((a, b) => (a.name < b.name ? -1 : 1))
+    .flatMap((entry) => {
+      const path = below === "" ? entry.name : `${below}/${entry.name}`
+      if (entry.isDirectory()) return walk(folder, problems, path)
+      if (entry.isFile()) return [path]
+      problems.push(`${path} is ${entry.isSymbolicLink() ? "a symbolic link" : "no regular file"}`)
+      return []
+    })
+
+/** `SHA256SUMS` as a table, with the lines that are none of it. */
+export const parseSums = (text: string): { readonly sums: ReadonlyMap<string, string>; readonly strange: number } => {
+  const sums = new Map<string, string>()
+  let strange = 0
+  for (const line of text.split("\n")) {
+    const match = /^([0-9a-f]{64}) [ *](.+)$/.exec(line)
+    if (match !== null) sums.set(match[2]!, match[1]!)
+    else if (line !== "") strange++
+  }
+  return { sums, strange }
+}
+
+const sumProblems = (text: string, files: ReadonlyArray<ReleaseFile>, extra: ReadonlySet<string>) => {
+  const { sums, strange } = parseSums(text)
+  const there = new Map(files.map((file) => [file.path, file]))
+  const problems = strange === 0 ? [] : [`${SUMS} has ${strange} lines that are none of it`]
+  for (const [path, sum] of sums) {
+    const file = there.get(path)
+    if (file === undefined) problems.push(`${path} is missing`)
+    else if (file.sha256 !== sum) problems.push(`${path} has other bytes than ${SUMS} says`)
+  }
+  for (const { path } of files)
+    if (!unsummed.has(path) && !sums.has(path) && !extra.has(path)) problems.push(`${path} has no line in ${SUMS}`)
+  return problems
+}
+
+/** All that must be known of a release to publish it, so that one made by an earlier version can be published too. */
+const Facts = Schema.Struct({ name: Schema.String })
+const Figures = Schema.Struct({ metrics: Schema.Record(Schema.String, Schema.Struct({ value: Schema.Finite })) })
+
+const factsOf = <S extends Schema.Top & { readonly DecodingServices: never }>(
+  folder: string,
+  file: string,
+  schema: S,
+): Result.Result<S["Type"], string> =>
+  fs.existsSync(join(folder, file))
+    ? Result.mapError(
+        Schema.decodeUnknownResult(Schema.fromJsonString(schema))(fs.readFileSync(join(folder, file), "utf8")),
+        (error) => `${file}: ${error.message.replaceAll(/\s*\n\s*/g, " ")}`,
+      )
+    : Result.fail(`there is no ${file}`)
+
+const unfit = (folder: string, problems: ReadonlyArray<string>, hint: string) =>
+  problems.length === 0 ? Effect.void : Effect.fail(new ReleaseUnfit({ folder, problems, hint }))
+
+const isPlatform = (cause: unknown): cause is NodeJS.ErrnoException => cause instanceof Error && "syscall" in cause
+
+/**
+ * Reads a release folder and says all that speaks against publishing it. Nothing is sent.
+ *
+ * @param extraFiles files made for this publication, published beside those of the folder or in their place
+ * @param told of bytes as they are read
+ */
+export const readRelease = Effect.fn("ReleaseFiles.read")(function* (
+  folder: string,
+  token: Redacted.Redacted<string>,
+  extraFiles: ReadonlyArray<ExtraFile> = [],
+  told: (bytes: number) => void = () => {},
+): Effect.fn.Return<ReleaseContent, ReleaseUnfit> {
+  return yield* Effect.gen(function* () {
+    if (!fs.existsSync(join(folder, SUMS)))
+      yield* unfit(folder, [`there is no ${SUMS}`], "name a run, or the release folder that `exp run` printed")
+    const strange: Array<string> = []
+    const extra = new Set(extraFiles.map(({ path }) => path))
+    const own = walk(folder, strange).filter((path) => !extra.has(path))
+    yield* unfit(
+      folder,
+      [...strange, ...pathProblems([...own, ...extra])],
+      "take out or rename what does not belong there",
+    )
+    const read = yield* Effect.forEach(own, (path) => readFile(path, join(folder, path), token, told))
+    const reads = [...read, ...extraFiles.map((one) => readText(one, token))].sort((a, b) =>
+      a.file.path < b.file.path ? -1 : 1,
+    )
+    const files = reads.map(({ file }) => file)
+    yield* unfit(
+      folder,
+      reads.flatMap(({ file, secret }) =>
+        secret === undefined ? [] : [`${file.path} contains what looks like ${secret}`],
+      ),
+      "revoke it, take it out of where it came from, and make the release again",
+    )
+    const text = (path: string) => fs.readFileSync(join(folder, path), "utf8")
+    yield* unfit(folder, sumProblems(text(SUMS), files, extra), "make the release again: `exp check`, then `exp run`")
+
+    const facts = factsOf(folder, "release.json", Facts)
+    const benchmark = factsOf(folder, "benchmark_metrics.json", Figures)
+    const holdout = factsOf(folder, "holdout.json", Figures)
+    if (Result.isFailure(facts) || Result.isFailure(benchmark) || Result.isFailure(holdout)) {
+      const figures: ReadonlyArray<Result.Result<unknown, string>> = [facts, benchmark, holdout]
+      const problems = figures.flatMap((one) => (Result.isFailure(one) ? [one.failure] : []))
+      return yield* new ReleaseUnfit({ folder, problems, hint: "make the release again with `exp run`" })
+    }
+    const published = {
+      metrics: new Map([
+        ["benchmark_metrics.json", benchmark.success.metrics],
+        ["holdout.json", holdout.success.metrics],
+      ]),
+      files: new Set(files.map(({ path }) => path)),
+    }
+    const evaluations = files.filter(({ path }) => path.startsWith(".eval_results/"))
+    const problems = yield* Effect.promise(async () => [
+      ...(await cardProblems(text("README.md"), published)),
+      ...(await Promise.all(evaluations.map(({ path }) => evaluationProblems(path, text(path))))).flat(),
+    ])
+    yield* unfit(folder, problems, "the card is made from the experiment's parameters: change them and run again")
+    return {
+      name: facts.success.name,
+      folder,
+      files,
+      bytes: files.reduce((sum, { bytes }) => sum + bytes, 0),
+      digest: digest(files.map(({ path, sha256 }) => [path, sha256])),
+    }
+  }).pipe(
+    Effect.catchDefect((cause) =>
+      isPlatform(cause)
+        ? Effect.fail(new ReleaseUnfit({ folder, problems: [cause.message], hint: "see that the folder can be read" }))
+        : Effect.die(cause),
+    ),
+  )
+})

@@ -1,0 +1,82 @@
+/**
+ * `publish`: a release goes to the hub.
+ *
+ * It is the one step whose work is not in the store but in the world, so what it leaves is a receipt: which repository at which
+ * revision is which bytes. It is done once for a release, a repository and a hub: their identities are its key, and the hub's address
+ * enters from outside the plan. The key knows nothing of what has become of the repository since; `exp publish` looks, and does again
+ * what is missing.
+ */
+import { writeFileSync } from "node:fs"
+import { join } from "node:path"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { Published, Release } from "../model/Artifact.ts"
+import * as Step from "../plan/Step.ts"
+
+interface PublishParams {
+  readonly to: string
+  readonly private: boolean
+  readonly tag?: string
+  readonly collection?: string
+  readonly supersedes?: string
+}
+
+export const publish = Step.make("publish", {
+  version: 1,
+  params: {
+    /** `org/name`. */
+    to: Schema.String.check(
+      Schema.isPattern(/^[A-Za-z0-9][A-Za-z0-9._-]*\/[A-Za-z0-9][A-Za-z0-9._-]*$/, { message: "expected org/name" }),
+    ),
+    /** Makes a new repository private, and refuses one that is public. */
+    private: Schema.Boolean.pipe(Schema.withConstructorDefault(Effect.succeed(false))),
+    tag: Schema.optionalKey(Schema.String),
+    /** A collection's slug. */
+    collection: Schema.optionalKey(Schema.String),
+    /** The model whose card is to name this one as its new version. */
+    supersedes: Schema.optionalKey(Schema.String),
+  },
+  inputs: { release: Release },
+  output: (ref) => new Published(ref),
+  label: ({ to }) => `publish ${to}`,
+  outside: () =>
+    Effect.gen(function* () {
+      const { endpointSetting } = yield* Effect.promise(() => import("../hub/Endpoint.ts"))
+      return { endpoint: yield* endpointSetting(undefined) }
+    }),
+  run: (work) =>
+    Effect.gen(function* () {
+      const { endpointSetting } = yield* Effect.promise(() => import("../hub/Endpoint.ts"))
+      const { envelopeFor } = yield* Effect.promise(() => import("../hub/Envelope.ts"))
+      const { layer } = yield* Effect.promise(() => import("../hub/HuggingFace.ts"))
+      const { publish } = yield* Effect.promise(() => import("../hub/Publication.ts"))
+      const { readRelease } = yield* Effect.promise(() => import("../hub/ReleaseFiles.ts"))
+      const { findToken } = yield* Effect.promise(() => import("../hub/Token.ts"))
+      const params = work.params as unknown as PublishParams
+      const folder = join(work.inputs["release"]![0]!.path, "release")
+      const endpoint = yield* endpointSetting(undefined)
+      const token = yield* findToken
+      const content = yield* readRelease(folder, token, yield* envelopeFor(folder, undefined))
+      let done = 0
+      let total = 0
+      let doing = ""
+      const { receipt } = yield* publish(content, {
+        ...params,
+        report: (event) => {
+          if (event._tag === "Did") return work.note(event.text)
+          if (event._tag === "Sending" || event._tag === "ReadingBack") {
+            done = 0
+            total = event.bytes
+            doing = event._tag === "Sending" ? "bytes sent" : "bytes read back"
+            return
+          }
+          if (event._tag === "File" && event.state !== "sent") return
+          done = Math.min(total, done + event.bytes)
+          work.progress({ done, total, unit: doing, detail: event.path })
+        },
+      }).pipe(Effect.provide(layer({ endpoint, token, watch: { waiting: work.note } })))
+      work.note(`${receipt.url} at ${receipt.revision.slice(0, 12)}`)
+      writeFileSync(join(work.out, "receipt.json"), `${JSON.stringify(receipt, null, 2)}\n`)
+      return undefined
+    }),
+})
