@@ -20,6 +20,7 @@ import {
   type Part,
   type Role,
   type SourceInventory,
+  type SourceRights,
   type Split,
 } from "../model/Corpus.ts"
 import type { Progress } from "./BpeTrainer.ts"
@@ -31,6 +32,7 @@ import {
   isSourceError,
   type LocatedSource,
   list,
+  noLicense,
   type SourceDocument,
   type SourceError,
   SourceNameUnusable,
@@ -93,7 +95,7 @@ export class CorpusUnwritable extends Schema.TaggedError<CorpusUnwritable>()("Co
 
 export class SourceTooVaried extends Schema.TaggedError<SourceTooVaried>()("SourceTooVaried", {
   source: Schema.String,
-  field: Schema.Literals(["license", "attribution"]),
+  field: Schema.Literals(["license", "attribution", "terms"]),
   different: Schema.Int,
 }) {
   override get message() {
@@ -112,6 +114,8 @@ export interface CorpusRequest {
   readonly train: { readonly [language: string]: ReadonlyArray<string> }
   readonly evaluate?: { readonly [language: string]: ReadonlyArray<string> } | undefined
   readonly split?: Split | undefined
+  /** By source: licence, attribution and terms where its records name none. */
+  readonly rights?: { readonly [source: string]: SourceRights } | undefined
   /** An empty folder. */
   readonly out: string
   /** Documents read and, of them all, how many there will be (twice each: ranking, writing). */
@@ -219,7 +223,7 @@ export const fingerprints = Effect.fn("data.fingerprints")(function* (
 })
 
 export const buildCorpus = Effect.fn("data.buildCorpus")(function* (request: CorpusRequest) {
-  const { out, progress, split: shares = defaultSplit } = request
+  const { out, progress, split: shares = defaultSplit, rights = {} } = request
   const { listing, files } = yield* located(request)
   const writing = (path: string) => (cause: unknown) => new CorpusUnwritable({ path, problem: problemOf(cause) })
   yield* Effect.tryPromise({ try: () => mkdir(join(out, "documents"), { recursive: true }), catch: writing(out) })
@@ -258,11 +262,19 @@ export const buildCorpus = Effect.fn("data.buildCorpus")(function* (request: Cor
 
     const licenses = new Map<string, number>()
     const attributions = new Set<string>()
+    const terms = new Set<string>()
+    const said: SourceRights = Object.hasOwn(rights, source) ? rights[source]! : {}
     const counts = { train: none(), validation: none(), holdout: none() }
     const path = join(out, "documents", `${source}.jsonl`)
     let index = 0
     let changed = false
-    const lineOf = ({ id, text, license, attribution }: SourceDocument): string => {
+    const collect = (field: "attribution" | "terms", into: Set<string>, value: string | undefined) => {
+      if (value !== undefined) into.add(value)
+      if (into.size > MAX_ATTRIBUTIONS) throw new SourceTooVaried({ source, field, different: MAX_ATTRIBUTIONS })
+    }
+    const lineOf = (given: SourceDocument): string => {
+      const { id, text } = given
+      const license = given.license === noLicense ? (said.license ?? noLicense) : given.license
       const print = fingerprints[index++]!
       changed ||= print !== fingerprint(text)
       const part = partOf(print)
@@ -273,9 +285,8 @@ export const buildCorpus = Effect.fn("data.buildCorpus")(function* (request: Cor
       count.words += countWords(text)
       licenses.set(license, (licenses.get(license) ?? 0) + 1)
       if (licenses.size > MAX_LICENSES) throw new SourceTooVaried({ source, field: "license", different: MAX_LICENSES })
-      if (attribution !== undefined) attributions.add(attribution)
-      if (attributions.size > MAX_ATTRIBUTIONS)
-        throw new SourceTooVaried({ source, field: "attribution", different: MAX_ATTRIBUTIONS })
+      collect("attribution", attributions, given.attribution ?? said.attribution)
+      collect("terms", terms, given.terms ?? said.terms)
       const document: Document = { id, text, source, language, license, part }
       return `${JSON.stringify(document)}\n`
     }
@@ -306,6 +317,7 @@ export const buildCorpus = Effect.fn("data.buildCorpus")(function* (request: Cor
       sha256,
       licenses: Object.fromEntries([...licenses].sort(([a], [b]) => byCodeUnit(a, b))),
       attributions: [...attributions].sort(byCodeUnit),
+      terms: [...terms].sort(byCodeUnit),
       parts: counts,
     })
   }

@@ -11,7 +11,7 @@
  * A blank line does not part documents in `.txt`: paragraphs have them. Line feeds around a document are not part of it.
  *
  * Fields: `text` (needed), `id` (else the record number; `documentId` below makes it unique in a corpus), `lang`, `license` (else
- * `NOASSERTION`, as SPDX has it), `attribution` or `origin`. A field that is `null` is absent. Other fields are not looked at. Only
+ * `NOASSERTION`, as SPDX has it), `attribution` or `origin`, `terms` (of use). A field that is `null` is absent. Other fields are not looked at. Only
  * own fields count, so a key `__proto__` is a field like any other. Lone surrogates (possible through JSON escapes) become U+FFFD.
  *
  * Files are read as streams and believed in nothing: a record is at most `MAX_RECORD` bytes, a field other than `text` `MAX_FIELD`
@@ -188,6 +188,7 @@ export interface SourceDocument {
   readonly language: string | undefined
   readonly license: string
   readonly attribution: string | undefined
+  readonly terms: string | undefined
   /** Line or row, from 1. */
   readonly record: number
 }
@@ -321,7 +322,7 @@ async function* textRecords({ path, file }: LocatedSource): AsyncGenerator<Reado
   yield finished()
 }
 
-const FIELDS = ["id", "text", "source", "lang", "license", "attribution", "origin"]
+const FIELDS = ["id", "text", "source", "lang", "license", "attribution", "origin", "terms"]
 
 async function* parquetRecords({ path, file }: LocatedSource): AsyncGenerator<ReadonlyArray<Fields>> {
   let record = 0
@@ -409,6 +410,7 @@ const documentOf = ({ file, source }: LocatedSource, fields: Fields): SourceDocu
     language: text("lang"),
     license: text("license") || noLicense,
     attribution: text("attribution") || text("origin") || undefined,
+    terms: text("terms") || undefined,
     record,
   }
 }

@@ -66,9 +66,21 @@ export const SourceInventory = Schema.Struct({
   licenses: Schema.Record(Schema.String, Natural),
   /** Attribution sentences found in the records (`attribution` or `origin` field), each once, sorted. */
   attributions: Schema.Array(Schema.String),
+  /** Terms of use beside the licence (`terms` field), each once, sorted. */
+  terms: Schema.Array(Schema.String),
   parts: Schema.Record(Part, Counts),
 })
 export type SourceInventory = typeof SourceInventory.Type
+
+/** What an experiment says of a source where its records say nothing. */
+export const SourceRights = Schema.Struct({
+  /** SPDX expression. */
+  license: Schema.optionalKey(Schema.String),
+  attribution: Schema.optionalKey(Schema.String),
+  /** Terms of use: a sentence or an address. */
+  terms: Schema.optionalKey(Schema.String),
+})
+export type SourceRights = typeof SourceRights.Type
 
 export const Inventory = Schema.Struct({
   sources: Schema.Array(SourceInventory),

@@ -15,6 +15,7 @@
  * | sweep      | `prompts.json`                   | `PromptSets`            |
  * | sweep      | `tuning_generations.jsonl`, `holdout_generations.jsonl` | `GenerationRecord` a line |
  * | sweep      | `tuning_leaderboard.csv`, `holdout_leaderboard.csv`     | `LeaderboardRow` a line   |
+ * | quantise   | `quantisation.json`              | `Quantisation`          |
  * | train, decay | `metrics.jsonl`                | `StepMetrics` a line    |
  * | train, decay | `eval_metrics.jsonl`           | `ValidationMetrics` a line |
  * | train, decay | `best_validation.json`         | `ValidationMetrics`     |
@@ -220,3 +221,62 @@ export const ProbeGeneration = Schema.Struct({
   generated: Schema.String,
 })
 export type ProbeGeneration = typeof ProbeGeneration.Type
+
+/**
+ * Of one language, or of `all`: what a quantised file costs beside the weights it was made from, over the same tokens (F9). Intervals
+ * are ± 1.96 of F9's uncertainties; `n` counts tokens.
+ */
+export const QuantisationLoss = Schema.Struct({
+  ppl: Measured,
+  delta_ppl: Measured,
+  /** Mean Kullback–Leibler divergence to the reference, nats a token. */
+  kld: Measured,
+  kld_median: Schema.Finite,
+  kld_p99: Schema.Finite,
+  kld_max: Schema.Finite,
+  /** Change of the right token's probability (0 to 1): mean, and root of the mean square. */
+  mean_delta_p: Measured,
+  rms_delta_p: Measured,
+  /** Share of tokens for which both have the same first choice. */
+  same_top_p: Measured,
+})
+export type QuantisationLoss = typeof QuantisationLoss.Type
+
+export const QuantisedFile = Schema.Struct({
+  /** Name in the release folder. */
+  file: Schema.String,
+  /** As llama.cpp calls it: `Q4_K_M`. */
+  type: Schema.String,
+  importance_matrix: Schema.Boolean,
+  bytes: Natural,
+  bits_per_weight: Schema.Finite,
+  /** What each matrix is really kept as: rows that are no multiple of 256 cannot be K-quants. */
+  matrices: Schema.Record(Schema.String, Schema.String),
+  /** The same, counted. */
+  types: Schema.Record(Schema.String, Natural),
+  losses: Schema.Record(Schema.String, QuantisationLoss),
+})
+export type QuantisedFile = typeof QuantisedFile.Type
+
+/** `quantisation.json` of a release that has GGUF files. */
+export const Quantisation = Schema.Struct({
+  model: ModelIdentity,
+  /** The file all others are held against. */
+  reference: Schema.String,
+  documents: Natural,
+  tokens: Natural,
+  files: Schema.Array(QuantisedFile),
+  /** Documents of the validation part that were measured, by source. */
+  sources: Schema.Record(Schema.String, Natural),
+  /** Training rows whose activations weigh the columns; absent where no file was made so. */
+  importance: Schema.optionalKey(Schema.Struct({ rows: Natural, tokens: Natural, dataset: Schema.String })),
+  /** Name of the file recommended, and the rule that picked it, in words. */
+  picked: Schema.String,
+  rule: Schema.String,
+  /** false: no file kept the rule, and `picked` is the one that comes nearest. */
+  rule_kept: Schema.Boolean,
+  preset: DecodingPreset,
+  /** Lines for a shell. */
+  commands: Schema.Struct({ llama_cpp: Schema.String, ollama: Schema.String }),
+})
+export type Quantisation = typeof Quantisation.Type

@@ -10,9 +10,9 @@
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Schema from "effect/Schema"
-import { type Architecture, parameterCount } from "../model/Architecture.ts"
+import { type Architecture, parameterCount, trainingFlopsPerToken } from "../model/Architecture.ts"
 import { CheckpointState, type Optimizer } from "../model/Checkpoint.ts"
-import { TokensIndex } from "../model/Corpus.ts"
+import { Inventory, TokensIndex } from "../model/Corpus.ts"
 import { canonicalJson, sha256 } from "../model/Digest.ts"
 import type { LrSchedule } from "../model/LrSchedule.ts"
 import {
@@ -23,10 +23,11 @@ import {
   HoldoutReport,
   ProbeGeneration,
   Probes,
+  Quantisation,
   StepMetrics,
   ValidationMetrics,
 } from "../model/Report.ts"
-import { renderCard, renderReports, type TemplateOptions } from "./Card.ts"
+import { renderCard, renderReports, type TemplateOptions, templatesDigest } from "./Card.ts"
 import { generationConfig, modelConfig, recommendedDecoding, recommendedJson, tokenizerConfig } from "./Export.ts"
 import {
   fileNames,
@@ -39,7 +40,8 @@ import {
   weightsName,
 } from "./Folder.ts"
 import { type Json, prettyJson } from "./Json.ts"
-import { type Provenance, secretIn } from "./Provenance.ts"
+import { checkLicensing } from "./License.ts"
+import { type Provenance, STATEMENT, secretIn, statementOf } from "./Provenance.ts"
 import {
   type ReleaseError,
   ReleaseFileFailed,
@@ -60,6 +62,12 @@ export interface ReleaseInput extends TemplateOptions {
   readonly name: string
   /** SPDX identifier, such as `CC-BY-SA-4.0`. */
   readonly license: string
+  /** Why the rules for the texts' licences do not hold here; printed wherever the licence is. */
+  readonly licensing?: { readonly override: string }
+  /** Who is to be cited. */
+  readonly authors?: ReadonlyArray<string>
+  /** Day of the release, as `2026-11-21`, where one is stated. */
+  readonly date?: string
   /** Folder below `release-templates/` (or below `templates`, where given). */
   readonly template: string
   /** Names of published data sets the texts come from, for the card's metadata. */
@@ -80,6 +88,8 @@ export interface ReleaseInput extends TemplateOptions {
     /** `comparison.json` and `holdout.json`. */
     readonly selection: string
     readonly sweep: string
+    /** GGUF files with `quantisation.json` and a `Modelfile`, where the model was quantised. */
+    readonly quantised?: string
   }
   /** What the experiment says: held against what the artifacts say. */
   readonly experiment: {
@@ -148,11 +158,18 @@ export const assembleRelease = Effect.fn("Bundle.assembleRelease")(function* (
   if (there.length > 0)
     return yield* new ReleaseFileFailed({ path: out, problem: `it is not empty: ${there.slice(0, 3).join(", ")}` })
 
+  const licensing = { license: input.license, override: input.licensing?.override }
+  yield* checkLicensing(licensing, (yield* readJson(Inventory, `${artifacts.corpus}/inventory.json`)).sources)
+
   const facts: ReleaseFacts = {
     format: 1,
     name: input.name,
     license: input.license,
+    license_override: licensing.override ?? null,
+    authors: input.authors ?? [],
+    date: input.date ?? null,
     template: input.template,
+    templates_sha256: yield* templatesDigest(input.template, input),
     experiment: experiment.name,
     keys: experiment.keys,
     released_step: experiment.releasedStep,
@@ -171,6 +188,8 @@ export const assembleRelease = Effect.fn("Bundle.assembleRelease")(function* (
     yield* fs.stat(path).pipe(unreadable(path))
     yield* fs.copyFile(path, `${out}/${to}`).pipe(unwritable(`${out}/${to}`))
   }
+
+  if (artifacts.quantised !== undefined) yield* copyQuantised(artifacts.quantised, out)
 
   const state = yield* readJson(CheckpointState, `${out}/${names.state}`)
   for (const [what, said, found] of [
@@ -211,6 +230,7 @@ export const assembleRelease = Effect.fn("Bundle.assembleRelease")(function* (
     tokens_seen: state.step * tokensPerStep,
     tokens_stable: experiment.parentStep * tokensPerStep,
     tokens_decay: (state.step - experiment.parentStep) * tokensPerStep,
+    training_flops: trainingFlopsPerToken(state.architecture) * state.step * tokensPerStep,
     data: trainingData(tokens, state.step * tokensPerStep),
   }
   yield* writeJson(names.training, json(training))
@@ -243,6 +263,20 @@ export const assembleRelease = Effect.fn("Bundle.assembleRelease")(function* (
   yield* writeProvenance(input)
   yield* refuseSecrets(out)
   yield* writeSums(out)
+})
+
+const copyQuantised = Effect.fnUntraced(function* (from: string, out: string) {
+  const fs = yield* FileSystem.FileSystem
+  const { files } = yield* readJson(Quantisation, `${from}/quantisation.json`)
+  for (const file of ["quantisation.json", "Modelfile", ...files.map(({ file }) => file)]) {
+    if (!isPlainName(file))
+      return yield* new ReleaseInputUnreadable({
+        path: `${from}/quantisation.json`,
+        problem: `${JSON.stringify(file)} is no name for a file of a release`,
+      })
+    yield* fs.stat(`${from}/${file}`).pipe(unreadable(`${from}/${file}`))
+    yield* fs.copyFile(`${from}/${file}`, `${out}/${file}`).pipe(unwritable(`${out}/${file}`))
+  }
 })
 
 /** `tokenizer.json` is copied as it is; what lies beside it says which of its tokens are special, and how long a text may be. */
@@ -314,56 +348,33 @@ const writeTelemetry = Effect.fnUntraced(function* (input: ReleaseInput, names: 
     .pipe(unwritable(`${out}/${names.best}`))
 })
 
-/** An in-toto statement with a SLSA provenance predicate; what those have no field for is under `exp`. */
+/** The statement over all that is there, but for itself and the sums. */
 const writeProvenance = Effect.fnUntraced(function* (input: ReleaseInput) {
   const fs = yield* FileSystem.FileSystem
   const { out, provenance, experiment } = input
-  const subject: Array<Json> = []
-  for (const file of yield* filesBelow(out)) {
-    if (file === "provenance.json" || file === SUMS) continue
-    subject.push({ name: file, digest: { sha256: yield* sha256OfFile(`${out}/${file}`) } })
+  const subjects: Array<{ readonly name: string; readonly sha256: string }> = []
+  for (const name of yield* filesBelow(out)) {
+    if (name !== STATEMENT && name !== SUMS) subjects.push({ name, sha256: yield* sha256OfFile(`${out}/${name}`) })
   }
-  const remote =
-    provenance.git === null ? undefined : (provenance.git.remotes["origin"] ?? Object.values(provenance.git.remotes)[0])
-  const statement: Json = {
-    _type: "https://in-toto.io/Statement/v1",
-    subject,
-    predicateType: "https://slsa.dev/provenance/v1",
-    predicate: {
-      buildDefinition: {
-        buildType: "urn:exp:release:1",
-        externalParameters: { experiment: experiment.name, file: "experiment.ts", sha256: sha256(experiment.source) },
-        internalParameters: { keys: experiment.keys },
-        resolvedDependencies: [
-          ...(provenance.git === null
-            ? []
-            : [
-                {
-                  name: "code",
-                  ...(remote === undefined ? {} : { uri: `git+${remote}` }),
-                  digest: { gitCommit: provenance.git.commit },
-                },
-              ]),
-          ...(provenance.packageLockSha256 === null
-            ? []
-            : [{ name: "package-lock.json", digest: { sha256: provenance.packageLockSha256 } }]),
-        ],
-      },
-      runDetails: {
-        builder: { id: `urn:exp:engine:${provenance.engine.name}`, version: { exp: provenance.engine.version } },
-        metadata: { startedOn: provenance.started, finishedOn: provenance.finished },
-      },
-      exp: provenance as unknown as Json,
-    },
-  }
-  yield* fs.writeFileString(`${out}/provenance.json`, prettyJson(statement)).pipe(unwritable(`${out}/provenance.json`))
+  const inventory = yield* readJson(Inventory, `${out}/corpus_inventory.json`)
+  const statement = statementOf({
+    subjects,
+    experiment: experiment.name,
+    experimentSha256: sha256(experiment.source),
+    keys: experiment.keys,
+    texts: inventory.sources,
+    provenance,
+  })
+  yield* fs
+    .writeFileString(`${out}/${STATEMENT}`, prettyJson(statement as unknown as Json))
+    .pipe(unwritable(`${out}/${STATEMENT}`))
 })
 
 /** The last look before a release can be published: no file may hold what can only be a token or a key. */
 const refuseSecrets = Effect.fnUntraced(function* (folder: string) {
   const fs = yield* FileSystem.FileSystem
   for (const file of yield* filesBelow(folder)) {
-    if (file.endsWith(".safetensors")) continue
+    if (/\.(?:safetensors|gguf)$/.test(file)) continue
     const what = secretIn(yield* fs.readFileString(`${folder}/${file}`).pipe(unreadable(`${folder}/${file}`)))
     if (what !== null) return yield* new SecretInRelease({ file, what })
   }

@@ -9,12 +9,25 @@
 import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
+import { sha256 } from "../model/Digest.ts"
+import { classOf, parseExpression, ruleOf } from "../model/License.ts"
 import type { Measured } from "../model/Report.ts"
-import { type Citation, Citations, exact, integer, MissingFigure, unmark, untracedNumbers } from "./Citation.ts"
+import {
+  type Citation,
+  Citations,
+  exact,
+  integer,
+  MissingFigure,
+  scientific,
+  unmark,
+  untracedNumbers,
+} from "./Citation.ts"
+import { bibtex, citationFile } from "./CitationFile.ts"
 import { checkConsistency } from "./Consistency.ts"
 import { fileNames, type ReleaseFiles, readFolder, weightsName } from "./Folder.ts"
-import { hubLicense, licenseLink, licenseText, noticeText } from "./License.ts"
+import { classOfSources, hubLicense, licenseLink, licenseText, licensingOf, noticeText, objections } from "./License.ts"
 import { code, inline, literal, oneLine } from "./Markdown.ts"
+import { limitations, noise, strengths } from "./Quality.ts"
 import {
   type ReleaseError,
   ReleaseInconsistent,
@@ -22,10 +35,12 @@ import {
   ReleaseTemplateBroken,
   unreadable,
 } from "./ReleaseError.ts"
-import { filesBelow, SUMS, sha256OfFile } from "./Sums.ts"
+import { filesBelow, SUMS, sha256OfFile, unsummed } from "./Sums.ts"
 
 export interface Rendered {
   readonly text: string
+  /** The text with every citation between marks (`Citation.ts`), front matter included. */
+  readonly marked: string
   readonly citations: ReadonlyArray<Citation>
   /** Numbers in the text (front matter left out) that come from the template and not from a file: none, in a good template. */
   readonly untraced: ReadonlyArray<string>
@@ -45,6 +60,7 @@ const list = (items: ReadonlyArray<string>): string => (items.length === 0 ? "no
 const context = (cite: Citations) => {
   const { files } = cite
   const { training, tokens, benchmark, comparison, decoding, evaluation } = files
+  const names = fileNames(files.release)
   const by = evaluation.by
 
   const candidates = comparison.candidates.map((candidate, i) => {
@@ -183,6 +199,7 @@ const context = (cite: Citations) => {
       weight: cite.number("tokens", (file) => file.sources[i]!.weight),
       parts: (["train", "validation", "holdout"] as const).map((part) => ({
         part,
+        learned: source.role === "train" && part === "train",
         documents: cite.number("inventory", (file) => file.sources[own]!.parts[part].documents, integer),
         words: cite.number("inventory", (file) => file.sources[own]!.parts[part].words, integer),
         characters: cite.number("inventory", (file) => file.sources[own]!.parts[part].characters, integer),
@@ -192,6 +209,8 @@ const context = (cite: Citations) => {
   })
   const sources = files.inventory.sources.map((source, i) => ({
     source: cite.text("inventory", (file) => file.sources[i]!.source),
+    learned: source.role === "train",
+    attributed: source.role === "train" && source.attributions.length > 0,
     sha256: cite.text("inventory", (file) => file.sources[i]!.sha256, code),
     licenses: list(
       Object.keys(source.licenses).map(
@@ -200,7 +219,31 @@ const context = (cite: Citations) => {
       ),
     ),
     attributions: source.attributions.map((_, j) => cite.text("inventory", (file) => file.sources[i]!.attributions[j])),
+    terms: source.terms.map((_, j) => cite.text("inventory", (file) => file.sources[i]!.terms[j])),
   }))
+  const licenses = files.inventory.sources.flatMap((source, i) =>
+    Object.keys(source.licenses).map((license) => ({
+      source: cite.text("inventory", (file) => file.sources[i]!.source),
+      role: source.role === "train" ? "learned from" : "measured only",
+      license: cite.key("inventory", (file) => file.sources[i]!.licenses, license),
+      documents: cite.number("inventory", (file) => file.sources[i]!.licenses[license], integer),
+      rule: ruleOf(license),
+      shade: classOf(parseExpression(license)),
+    })),
+  )
+  const against = objections(files.release.license, files.inventory.sources).map((objection) => {
+    const i = files.inventory.sources.findIndex(({ source }) => source === objection.source)
+    const source = cite.text("inventory", (file) => file.sources[i]!.source)
+    if (objection.rule === "no-training") {
+      const terms = files.inventory.sources[i]!.terms.indexOf(objection.license)
+      return `${source}: ${cite.text("inventory", (file) => file.sources[i]!.terms[terms])}, ${objection.rule}: ${objection.reason}`
+    }
+    const named = (format: (license: string) => string) =>
+      cite.key("inventory", (file) => file.sources[i]!.licenses, objection.license, format)
+    const documents = cite.number("inventory", (file) => file.sources[i]!.licenses[objection.license], integer)
+    return `${source}: ${named(inline)} (${documents} documents), ${objection.rule}: ${named(() => inline(objection.reason))}`
+  })
+  const quantisation = quantisationOf(cite)
 
   const beside = Object.keys(evaluation.validation_beside_holdout).map((name) => ({
     name: cite.key("evaluation", (file) => file.validation_beside_holdout, name, code),
@@ -227,6 +270,24 @@ const context = (cite: Citations) => {
             (file) => file.license,
             (license) => licenseLink(license) ?? "",
           ),
+    authors: list(files.release.authors.map((_, i) => cite.text("release", (file) => file.authors[i]))),
+    authored: files.release.authors.length > 0,
+    date: files.release.date === null ? "" : cite.text("release", (file) => file.date),
+    attributed: files.inventory.sources.some(({ role, attributions }) => role === "train" && attributions.length > 0),
+    termed: files.inventory.sources.some(({ terms }) => terms.length > 0),
+    datasets: list(files.release.datasets.map((_, i) => cite.text("release", (file) => file.datasets[i]))),
+    published: files.release.datasets.length > 0,
+    override: files.release.license_override === null ? "" : cite.text("release", (file) => file.license_override),
+    white: classOfSources(files.inventory.sources) === "white",
+    shade: classOfSources(files.inventory.sources),
+    licenses,
+    against,
+    bibtex: cite.of(names.release, [], bibtex(files.release)),
+    flops: cite.number("training", (file) => file.training_flops, scientific),
+    tokenRange: tokenRange(training.data.raw_tokens),
+    strengths: strengths(cite),
+    noise: noise(cite),
+    quantisation,
     languages: list(tokens.languages.map((_, i) => cite.text("tokens", (file) => file.languages[i]))),
     layers: cite.number("training", (file) => file.architecture.layers, integer),
     width: cite.number("training", (file) => file.architecture.width, integer),
@@ -365,89 +426,57 @@ const context = (cite: Citations) => {
       step: cite.key("release", (file) => file.keys, step),
       key: cite.text("release", (file) => file.keys[step], code),
     })),
-    names: Object.fromEntries(
-      Object.entries(fileNames(files.release)).map(([key, name]) => [key, cite.of(name, [], code(name))]),
-    ),
     weightsName: cite.of(weightsName(files.release), [], code(weightsName(files.release))),
     holdoutIdentity: cite.text("holdout", (file) => file.model.candidate),
   }
 }
 
-/** What the numbers say against the model, in plain words: a sentence for each figure that is there. */
-const limitations = (cite: Citations): ReadonlyArray<string> => {
-  const { evaluation, benchmark, decoding } = cite.files
-  const sentences: Array<string> = []
-  const share = (where: "counts" | "decoding_counts", name: string): string | undefined =>
-    Object.hasOwn(evaluation[where], name)
-      ? `${cite.number("evaluation", (file) => file[where][name]!.count, integer)} of ${cite.number("evaluation", (file) => file[where][name]!.of, integer)}`
-      : undefined
-  type Count = { readonly count: number; readonly of: number }
-  const some = ({ count }: Count): boolean => count > 0
-  const notAll = ({ count, of }: Count): boolean => count < of
-  const told: Array<
-    readonly [name: string, when: (count: Count) => boolean, sentence: (x: string, where: string) => string]
-  > = [
-    ["loop_rate", some, (x, where) => `It gets stuck: ${x} ${where} end in the same words over and over.`],
-    ["repeated_4gram_rate", some, (x, where) => `It repeats itself: ${x} ${where} use some run of four tokens twice.`],
-    [
-      "completion_rate",
-      notAll,
-      (x, where) => `It does not always answer: only ${x} ${where} have text of a useful length.`,
-    ],
-    [
-      "eos_rate",
-      notAll,
-      (x, where) => `It does not know when to stop: ${x} ${where} end by themselves, the others are cut off.`,
-    ],
-  ]
-  for (const [where, words] of [
-    ["counts", "samples of the benchmark"],
-    ["decoding_counts", "samples with the recommended decoding on prompts not used to choose it"],
-  ] as const) {
-    for (const [name, when, sentence] of told) {
-      const x = share(where, name)
-      if (x !== undefined && when(evaluation[where][name]!)) sentences.push(sentence(x, words))
-    }
-    for (const name of Object.keys(evaluation[where]).filter((key) => key.startsWith("language_consistency_"))) {
-      if (!notAll(evaluation[where][name]!)) continue
-      const language = cite.key(
-        "evaluation",
-        (file) => file[where],
-        name,
-        (key) => inline(key.slice("language_consistency_".length)),
-      )
-      sentences.push(
-        `It may leave the language of the prompt (${language}): ${share(where, name)} ${words} stayed in it.`,
-      )
-    }
+/** A line of a shell in a fence, which it may not close. */
+const shell = (text: string): string => oneLine(text).replaceAll("`", "'")
+
+const LOSSES = ["ppl", "delta_ppl", "kld", "mean_delta_p", "rms_delta_p", "same_top_p"] as const
+
+/** The GGUF files and what each costs; `false` where there are none. */
+const quantisationOf = (cite: Citations) => {
+  const { quantisation } = cite.files
+  if (quantisation === undefined) return false
+  type File = NonNullable<ReleaseFiles["quantisation"]>
+  const text = (accessor: (file: File) => string, format?: (text: string) => string) =>
+    cite.text("quantisation", (file) => accessor(file!), format)
+  return {
+    reference: text((file) => file.reference, code),
+    rule: text((file) => file.rule),
+    kept: quantisation.rule_kept,
+    picked: text((file) => file.picked, code),
+    llamaCpp: text((file) => file.commands.llama_cpp, shell),
+    ollama: text((file) => file.commands.ollama, shell),
+    documents: cite.number("quantisation", (file) => file!.documents, integer),
+    tokens: cite.number("quantisation", (file) => file!.tokens, integer),
+    rows: quantisation.files.flatMap((each, i) =>
+      Object.keys(each.losses).map((texts) => ({
+        file: text((file) => file.files[i]!.file, code),
+        type: text((file) => file.files[i]!.type),
+        matrix: each.importance_matrix ? "with" : "without",
+        bytes: cite.number("quantisation", (file) => file!.files[i]!.bytes, integer),
+        bits: cite.number(
+          "quantisation",
+          (file) => file!.files[i]!.bits_per_weight,
+          (bits) => bits.toFixed(2),
+        ),
+        texts: cite.key("quantisation", (file) => file!.files[i]!.losses, texts),
+        losses: LOSSES.map((key) => cite.measured("quantisation", (file) => file!.files[i]!.losses[texts]![key])),
+      })),
+    ),
   }
-  if (evaluation.probes.of > 0)
-    sentences.push(
-      `It is no source of facts: the expected token was its first choice in ${cite.number("evaluation", (file) => file.probes.first, integer)} of ${cite.number("evaluation", (file) => file.probes.of, integer)} probes.`,
-    )
-  if (Object.hasOwn(benchmark.metrics, "ppl_mixed"))
-    sentences.push(
-      `On texts it has not seen it hesitates between about ${cite.number(
-        "benchmark",
-        (file) => file.metrics.ppl_mixed?.value,
-        (value) => value.toFixed(1),
-      )} equally likely tokens at every step (perplexity).`,
-    )
-  if (!decoding.confirmed)
-    sentences.push(
-      "The recommended decoding was the best on the tuning prompts; the holdout prompts did not confirm it.",
-    )
-  sentences.push(
-    `It reads at most ${cite.number("training", (file) => file.architecture.context, integer)} tokens, prompt and answer together.`,
-    `It has ${cite.number("training", (file) => file.parameters, integer)} parameters and saw ${cite.number("training", (file) => file.tokens_seen, integer)} tokens, ${cite.number(
-      "training",
-      (file) => file.data.epochs,
-      (value) => value.toFixed(2),
-    )} times what there is: what its texts say wrongly, partially or not at all, it cannot know better.`,
-    "It continues text. It was not taught to follow instructions, to converse, or to refuse, and nothing filters what it writes.",
-  )
-  return sentences
 }
+
+/** The ranges that the public summary of training content has for text. */
+const tokenRange = (tokens: number): string =>
+  tokens < 1e9
+    ? "less than one billion tokens"
+    : tokens <= 1e13
+      ? "one billion to ten trillion tokens"
+      : "more than ten trillion tokens"
 
 const FILES: ReadonlyArray<readonly [pattern: RegExp, what: string]> = [
   [/^README\.md$/, "this card"],
@@ -484,7 +513,12 @@ const FILES: ReadonlyArray<readonly [pattern: RegExp, what: string]> = [
   [/^experiment\.ts$/, "the experiment: what makes all this"],
   [/^plan\.txt$/, "its plan"],
   [/^LICENSE$/, "licence of the model"],
-  [/^NOTICE$/, "sources, their licences and attributions"],
+  [/^NOTICE$/, "sources, their licences, attributions and terms"],
+  [/^CITATION\.cff$/, "how to cite it, for tools"],
+  [/^training_content_summary\.md$/, "public summary of the training content"],
+  [/^quantisation\.json$/, "what each quantised file costs in quality"],
+  [/\.gguf$/, "weights and tokenizer for llama.cpp and what builds on it"],
+  [/^Modelfile$/, "for Ollama"],
   [/^provenance\.json$/, "when, where and by what code it was made; differs from run to run"],
   [/^SHA256SUMS$/, "sums of all files; `sha256sum --check SHA256SUMS`"],
 ]
@@ -492,7 +526,9 @@ const FILES: ReadonlyArray<readonly [pattern: RegExp, what: string]> = [
 /** The folder as a table. What differs from run to run, and the card itself, go without size and sum. */
 const fileRows = Effect.fnUntraced(function* (folder: string, cite: Citations) {
   const fs = yield* FileSystem.FileSystem
-  const there = new Set([...(yield* filesBelow(folder)), "README.md", "provenance.json", SUMS])
+  // The Hub adds `.gitattributes`, a download its cache, whoever signs a signature: none of them is the card's.
+  const own = (yield* filesBelow(folder)).filter((file) => !/(?:^|\/)\./.test(file) && !unsummed.has(file))
+  const there = new Set([...own, "README.md", "provenance.json", SUMS])
   const rows: Array<{ name: string; what: string; bytes: string; sha256: string }> = []
   for (const file of [...there].sort((a, b) => (a < b ? -1 : a > b ? 1 : 0))) {
     const varies = file === "README.md" || file === "provenance.json" || file === SUMS
@@ -511,9 +547,8 @@ const fileRows = Effect.fnUntraced(function* (folder: string, cite: Citations) {
 
 const measuredForHub = (name: string, { value }: Measured) => ({ type: name, name, value })
 
-/** The card's metadata, as the Hub reads it. YAML 1.1 is what Python reads: there an unquoted `no` is a falsehood. */
-const frontMatter = async (files: ReleaseFiles): Promise<string> => {
-  const { stringify } = await import("yaml")
+/** The card's metadata, as the Hub reads it. */
+export const frontMatterData = (files: ReleaseFiles): { readonly [key: string]: unknown } => {
   const { release, tokens, benchmark, holdout, decoding } = files
   const result = (part: string, metrics: { readonly [name: string]: Measured }) => ({
     task: { type: "text-generation", name: "Text generation" },
@@ -521,7 +556,7 @@ const frontMatter = async (files: ReleaseFiles): Promise<string> => {
     metrics: Object.keys(metrics).map((name) => measuredForHub(oneLine(name), metrics[name]!)),
   })
   const recommended = decoding.holdout.find((row) => row.preset === decoding.recommended.name)
-  const data = {
+  return {
     ...Object.fromEntries(Object.entries(hubLicense(release.license)).map(([key, value]) => [key, oneLine(value)])),
     language: tokens.languages.filter((language) => /^[a-z]{2,3}$/.test(language)),
     library_name: "transformers",
@@ -541,27 +576,45 @@ const frontMatter = async (files: ReleaseFiles): Promise<string> => {
       },
     ],
   }
-  return `---\n${stringify(data, { version: "1.1", lineWidth: 0, aliasDuplicateObjects: false })}---\n`
+}
+
+/** YAML 1.1 is what Python reads: there an unquoted `no` is a falsehood. */
+const frontMatter = async (files: ReleaseFiles): Promise<string> => {
+  const { stringify } = await import("yaml")
+  return `---\n${stringify(frontMatterData(files), { version: "1.1", lineWidth: 0, aliasDuplicateObjects: false })}---\n`
 }
 
 const REPORTS = {
   "benchmark_report.md": "benchmark-report",
   "decoding_report.md": "decoding-report",
   "release_note.md": "release-note",
+  "training_content_summary.md": "training-summary",
 } as const
 
-const compiled = new Map<string, (context: unknown) => string>()
+/** sha256 over the templates of a release: whether a card was filled into the same words. */
+export const templatesDigest = Effect.fnUntraced(function* (template: string, options: TemplateOptions = {}) {
+  const texts = yield* Effect.forEach(["card", ...Object.values(REPORTS)], (file) =>
+    templateText(template, file, options),
+  )
+  return sha256(texts.join("\0"))
+})
 
-const fill = Effect.fnUntraced(function* (template: string, file: string, values: unknown, options: TemplateOptions) {
+const templateText = Effect.fnUntraced(function* (template: string, file: string, options: TemplateOptions) {
   const fs = yield* FileSystem.FileSystem
   const path = `${options.templates ?? ownTemplates()}/${template}/${file}.hbs`
-  const text = yield* fs
+  return yield* fs
     .readFileString(path)
     .pipe(
       Effect.mapError(
         () => new ReleaseTemplateBroken({ template: `${template}/${file}.hbs`, problem: `there is no ${path}` }),
       ),
     )
+})
+
+const compiled = new Map<string, (context: unknown) => string>()
+
+const fill = Effect.fnUntraced(function* (template: string, file: string, values: unknown, options: TemplateOptions) {
+  const text = yield* templateText(template, file, options)
   const { default: Handlebars } = yield* Effect.promise(() => import("handlebars"))
   return yield* Effect.try({
     try: () => {
@@ -612,15 +665,19 @@ export const renderReports = Effect.fn("Card.renderReports")(function* (
   return yield* reportsOf(folder, files, options)
 })
 
+const withoutCitations = (text: string): Rendered => ({ text, marked: text, citations: [], untraced: [] })
+
 const reportsOf = Effect.fnUntraced(function* (folder: string, files: ReleaseFiles, options: TemplateOptions) {
+  const { release, inventory } = files
   const reports: Record<string, Rendered> = {
-    LICENSE: { text: licenseText(files.release.name, files.release.license), citations: [], untraced: [] },
-    NOTICE: { text: noticeText(files.release.name, files.inventory), citations: [], untraced: [] },
+    LICENSE: withoutCitations(licenseText(release.name, licensingOf(release))),
+    NOTICE: withoutCitations(noticeText(release.name, licensingOf(release), inventory)),
+    "CITATION.cff": withoutCitations(yield* Effect.promise(() => citationFile(files))),
   }
   for (const [file, template] of Object.entries(REPORTS)) {
     const { cite, values } = yield* contextOf(files, folder)
     const marked = yield* fill(files.release.template, template, values, options)
-    reports[file] = { text: unmark(marked), citations: cite.all, untraced: untracedNumbers(marked) }
+    reports[file] = { text: unmark(marked), marked, citations: cite.all, untraced: untracedNumbers(marked) }
   }
   return reports
 })
@@ -645,9 +702,22 @@ export const renderCard = Effect.fn("Card.render")(function* (
         problem: "made again from them it reads otherwise",
       })
   }
+  return yield* cardOf(folder, files, options)
+})
+
+const cardOf = Effect.fnUntraced(function* (folder: string, files: ReleaseFiles, options: TemplateOptions) {
   const { cite, values } = yield* contextOf(files, folder)
   const rows = yield* fileRows(folder, cite)
-  const marked = yield* fill(files.release.template, "card", { ...values, files: rows }, options)
-  const matter = yield* Effect.promise(() => frontMatter(files))
-  return { text: `${matter}\n${unmark(marked)}`, citations: cite.all, untraced: untracedNumbers(marked) }
+  const body = yield* fill(files.release.template, "card", { ...values, files: rows }, options)
+  const marked = `${yield* Effect.promise(() => frontMatter(files))}\n${body}`
+  return { text: unmark(marked), marked, citations: cite.all, untraced: untracedNumbers(body) } satisfies Rendered
+})
+
+/** Card and reports as the files make them, whether or not these agree: what a folder's own texts are held against. */
+export const renderAll = Effect.fn("Card.renderAll")(function* (
+  folder: string,
+  files: ReleaseFiles,
+  options: TemplateOptions = {},
+): Effect.fn.Return<RenderedReports, ReleaseError, FileSystem.FileSystem> {
+  return { "README.md": yield* cardOf(folder, files, options), ...(yield* reportsOf(folder, files, options)) }
 })

@@ -8,7 +8,7 @@
  */
 import type { Measured } from "../model/Report.ts"
 import { type FileKey, fileNames, type ReleaseFiles } from "./Folder.ts"
-import { CLOSE, inline, OPEN } from "./Markdown.ts"
+import { BREAK, CLOSE, inline, OPEN } from "./Markdown.ts"
 
 export interface Citation {
   readonly file: string
@@ -54,6 +54,8 @@ export const integer = (value: number): string => String(Math.round(value)).repl
 /** Four decimals, or four digits where those would be nothing but zeros. */
 export const decimal = (value: number): string =>
   value !== 0 && Math.abs(value) < 0.001 ? value.toPrecision(4) : value.toFixed(4)
+/** 2.3e+12, for what nobody counts on fingers. */
+export const scientific = (value: number): string => value.toExponential(2)
 /** As JavaScript writes it: settings such as 2e-4 or 0.95. */
 export const exact = (value: number): string => String(value)
 
@@ -81,7 +83,7 @@ export class Citations {
   /** Anything already safe to print that stands for a file as a whole, such as its size. */
   of(file: string, path: ReadonlyArray<string>, text: string): string {
     this.all.push({ file, path, text })
-    return `${OPEN}${text}${CLOSE}`
+    return `${OPEN}${this.all.length - 1}${BREAK}${text}${CLOSE}`
   }
 
   number<K extends keyof ReleaseFiles>(
@@ -149,13 +151,31 @@ export class Citations {
 }
 
 /** Words of templates that have digits in them and are no figures. */
-const VOCABULARY = /\bGPT-2\b|\b95%|\bp < 0\.05\b|\bSHA256SUMS\b|\bsha256(?:sum)?\b|\bsafetensors\b/g
+const VOCABULARY =
+  /\bGPT-2\b|\b95%|\bp < 0\.05\b|\bSHA256SUMS\b|\bsha256(?:sum)?\b|\bsafetensors\b|\bCO2\b|\bArticle 53\(1\)\(d\) of Regulation \(EU\) 2024\/1689/g
+
+/** Numbers of a text, words of the vocabulary left out: a minus belongs to a number where it is no hyphen. */
+export const numbersIn = (text: string): ReadonlyArray<string> =>
+  Array.from(text.replace(VOCABULARY, "").matchAll(/(?<![\p{L}\d_-])-\d[\d.,]*|\d[\d.,]*/gu), ([number]) =>
+    number.replace(/[.,]+$/, ""),
+  )
+
+const CITED = new RegExp(`${OPEN}(\\d+)${BREAK}([^${CLOSE}]*)${CLOSE}`, "gu")
 
 /** Numbers of a rendered text (front matter left out) that no citation vouches for. */
-export const untracedNumbers = (marked: string): ReadonlyArray<string> =>
-  marked
-    .replace(new RegExp(`${OPEN}[^${CLOSE}]*${CLOSE}`, "gu"), "")
-    .replace(VOCABULARY, "")
-    .match(/\d[\d.,]*/g) ?? []
+export const untracedNumbers = (marked: string): ReadonlyArray<string> => numbersIn(marked.replace(CITED, ""))
 
-export const unmark = (marked: string): string => marked.replaceAll(OPEN, "").replaceAll(CLOSE, "")
+export const unmark = (marked: string): string => marked.replace(CITED, "$2")
+
+/** A marked text in its parts: what stands there, and by which citation; by none, where it is the template's. */
+export const partsOf = (marked: string): ReadonlyArray<{ readonly text: string; readonly citation?: number }> => {
+  const parts: Array<{ readonly text: string; readonly citation?: number }> = []
+  let end = 0
+  for (const match of marked.matchAll(CITED)) {
+    if (match.index > end) parts.push({ text: marked.slice(end, match.index) })
+    parts.push({ text: match[2]!, citation: Number(match[1]) })
+    end = match.index + match[0].length
+  }
+  if (end < marked.length) parts.push({ text: marked.slice(end) })
+  return parts
+}

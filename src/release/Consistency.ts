@@ -7,8 +7,9 @@
  */
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
-import { parameterCount } from "../model/Architecture.ts"
+import { parameterCount, trainingFlopsPerToken } from "../model/Architecture.ts"
 import { canonicalJson } from "../model/Digest.ts"
+import { objections } from "../model/License.ts"
 import { lrAt } from "../model/LrSchedule.ts"
 import type { LeaderboardRow, SourceLoss } from "../model/Report.ts"
 import { generationConfig, modelConfig, plain, recommendedDecoding } from "./Export.ts"
@@ -81,6 +82,18 @@ export const disagreements = (files: ReleaseFiles): ReadonlyArray<ReleaseInconsi
   )
   expect(training.tokens_decay === training.tokens_seen - training.tokens_stable, "training", "state", "decay tokens")
   expect(
+    training.training_flops === trainingFlopsPerToken(architecture) * training.tokens_seen,
+    "training",
+    "state",
+    "floating-point operations",
+  )
+  expect(
+    release.license_override !== null || objections(release.license, files.inventory.sources).length === 0,
+    "release",
+    "inventory",
+    `${release.license} is not possible for these texts, and no reason is written`,
+  )
+  expect(
     same(training.data, trainingData(tokens, training.tokens_seen)),
     "training",
     "tokens",
@@ -130,6 +143,21 @@ export const disagreements = (files: ReleaseFiles): ReadonlyArray<ReleaseInconsi
   expect(identity.parameters === training.parameters, "benchmark", "training", "parameters")
   for (const key of ["sourceLosses", "scores", "probes", "holdout", "evaluation"] as const)
     expect(same(files[key].model, identity), key, "benchmark", "the model it is about")
+
+  const { quantisation } = files
+  if (quantisation !== undefined) {
+    expect(same(quantisation.model, identity), "quantisation", "benchmark", "the model it is about")
+    expect(same(quantisation.preset, decoding.recommended), "quantisation", "decoding", "the recommended preset")
+    expect(
+      quantisation.files.some(({ file }) => file === quantisation.picked),
+      "quantisation",
+      "release",
+      `${quantisation.picked} is recommended, and none of its files`,
+    )
+    for (const { file, losses } of quantisation.files)
+      for (const [texts, { ppl }] of Object.entries(losses))
+        expect(ppl.value >= 1, "quantisation", "release", `${file}, ${texts}: a perplexity below 1`)
+  }
 
   // Losses, perplexities, mixes.
   const mixes = (key: "benchmark" | "holdout", sources: ReadonlyArray<SourceLoss>, beside: FileKey) => {

@@ -19,7 +19,10 @@
  * | `best_validation.json`              | the line of `eval_metrics.jsonl` with the lowest `val_loss_mixed`                       |
  * | `benchmark_report.md`, `decoding_report.md`, `release_note.md`, `README.md` | rendered from the files above                   |
  * | `experiment.ts`, `plan.txt`         | the recipe, and the plan it makes                                                       |
- * | `LICENSE`, `NOTICE`                 | licence; sources with their licences and attributions                                   |
+ * | `LICENSE`, `NOTICE`                 | licence; sources with their licences, attributions and terms                            |
+ * | `CITATION.cff`                      | how to cite it (citation-file-format 1.2.0)                                             |
+ * | `training_content_summary.md`       | public summary of the training content, by the sections of the European template        |
+ * | `quantisation.json`, `*.gguf`, `Modelfile` | where the release was quantised: `Quantisation`, the files, and one for Ollama   |
  * | `provenance.json`                   | in-toto statement: clock, machine, git. The only volatile file, with `SHA256SUMS`        |
  */
 import * as Effect from "effect/Effect"
@@ -42,6 +45,7 @@ import {
   ProbeGeneration,
   Probes,
   PromptSets,
+  Quantisation,
   StepMetrics,
   ValidationMetrics,
 } from "../model/Report.ts"
@@ -53,7 +57,14 @@ export const ReleaseFacts = Schema.Struct({
   format: Schema.Literal(1),
   name: Schema.String,
   license: Schema.String,
+  /** Why this licence, where the cautious reading of its texts' licences stands against it. */
+  license_override: Schema.NullOr(Schema.String),
+  authors: Schema.Array(Schema.String),
+  /** Day of the release, where the experiment states one: `2026-11-21`. */
+  date: Schema.NullOr(Schema.String),
   template: Schema.String,
+  /** sha256 over the templates: with others the card has other words. */
+  templates_sha256: Schema.String,
   experiment: Schema.String,
   /** Keys of the steps that made it: what `exp` looks artifacts up by. */
   keys: Schema.Record(Schema.String, Schema.String),
@@ -84,6 +95,8 @@ export const TrainingConfig = Schema.Struct({
   tokens_seen: Natural,
   tokens_stable: Natural,
   tokens_decay: Natural,
+  /** Floating-point operations of the matrix products of training: an estimate by `trainingFlopsPerToken`. */
+  training_flops: Schema.Finite,
   data: Schema.Struct({
     mix: Mix,
     weights: Schema.Record(Schema.String, Schema.Finite),
@@ -166,6 +179,7 @@ export const fileNames = (facts: { readonly name: string; readonly released_step
   validations: "eval_metrics.jsonl",
   best: "best_validation.json",
   samples: "probe_generations.jsonl",
+  quantisation: "quantisation.json",
 })
 export type FileKey = keyof ReturnType<typeof fileNames>
 
@@ -202,9 +216,12 @@ const lineSchemas = {
   samples: PhasedGeneration,
 } satisfies Partial<Record<FileKey, Schema.Top>>
 
+/** Not every release has these. */
+const optionalSchemas = { quantisation: Quantisation } satisfies Partial<Record<FileKey, Schema.Top>>
+
 export type ReleaseFiles = { readonly [K in keyof typeof schemas]: (typeof schemas)[K]["Type"] } & {
   readonly [K in keyof typeof lineSchemas]: ReadonlyArray<(typeof lineSchemas)[K]["Type"]>
-}
+} & { readonly [K in keyof typeof optionalSchemas]: (typeof optionalSchemas)[K]["Type"] | undefined }
 
 const decode = <S extends Schema.Top & { readonly DecodingServices: never }>(schema: S, text: string, path: string) =>
   Effect.try({
@@ -259,6 +276,11 @@ export const readFolder = Effect.fn("Folder.read")(function* (
     files[key] = yield* readJson(schema, `${folder}/${names[key as FileKey]}`)
   for (const [key, schema] of Object.entries(lineSchemas))
     files[key] = yield* readLines(schema, `${folder}/${names[key as FileKey]}`)
-  // The two loops fill exactly the keys of the two tables the type is made from.
+  for (const [key, schema] of Object.entries(optionalSchemas)) {
+    const path = `${folder}/${names[key as FileKey]}`
+    const fs = yield* FileSystem.FileSystem
+    files[key] = (yield* fs.exists(path).pipe(unreadable(path))) ? yield* readJson(schema, path) : undefined
+  }
+  // The three loops fill exactly the keys of the three tables the type is made from.
   return files as unknown as ReleaseFiles
 })

@@ -1,6 +1,81 @@
-/** Licences as a release tells them: its own by SPDX identifier and link, those of its sources with their attributions. */
-import type { Inventory } from "../model/Corpus.ts"
+/**
+ * Licences as a release tells them: its own by SPDX identifier and link, those of its sources with their attributions and terms, and
+ * whether the one is possible for the others (rules: `src/model/License.ts`).
+ */
+import * as Effect from "effect/Effect"
+import type * as FileSystem from "effect/FileSystem"
+import { Inventory } from "../model/Corpus.ts"
+import {
+  type Class,
+  classOf,
+  classOfSources,
+  licensesIn,
+  type Objection,
+  objections,
+  parseExpression,
+  possibleLicenses,
+  type Rights,
+  ruleOf,
+} from "../model/License.ts"
+import { readJson } from "./Folder.ts"
 import { oneLine } from "./Markdown.ts"
+import { LicenseRefused, objectionText } from "./ReleaseError.ts"
+
+export interface Licensing {
+  readonly license: string
+  /** Why the rules do not hold here, in the experiment's words. */
+  readonly override: string | undefined
+}
+
+/** As `release.json` has it. */
+export const licensingOf = (facts: {
+  readonly license: string
+  readonly license_override: string | null
+}): Licensing => ({
+  license: facts.license,
+  override: facts.license_override ?? undefined,
+})
+
+/** Refuses a release that the licences of its training texts do not allow, unless a reason is written. */
+export const checkLicensing = (
+  { license, override }: Licensing,
+  sources: ReadonlyArray<Rights>,
+): Effect.Effect<void, LicenseRefused> => {
+  const found = objections(license, sources)
+  return found.length === 0 || override !== undefined
+    ? Effect.void
+    : Effect.fail(new LicenseRefused({ license, objections: found, possible: possibleLicenses(sources) }))
+}
+
+/**
+ * The same for a corpus in the store: what a plan can know of its release as soon as the texts are there, long before training ends.
+ * A corpus that cannot be read is left to the step that reads it.
+ */
+export const checkCorpus = (
+  licensing: Licensing,
+  folder: string,
+): Effect.Effect<void, LicenseRefused, FileSystem.FileSystem> =>
+  readJson(Inventory, `${folder}/inventory.json`).pipe(
+    Effect.catchTag("ReleaseInputUnreadable", () => Effect.succeed({ sources: [] })),
+    Effect.flatMap(({ sources }) => checkLicensing(licensing, sources)),
+  )
+
+export interface LicenseUse {
+  readonly license: string
+  readonly documents: number
+  readonly rule: string
+  readonly class: Class
+}
+
+export const usesOf = ({ licenses }: Rights): ReadonlyArray<LicenseUse> =>
+  Object.entries(licenses).map(([license, documents]) => ({
+    license,
+    documents,
+    rule: ruleOf(license),
+    class: classOf(parseExpression(license)),
+  }))
+
+export { classOfSources, type Objection, objections }
 
 /** Identifiers the Hugging Face Hub knows, in its spelling (SPDX in lower case). */
 const HUB: ReadonlySet<string> = new Set(
@@ -11,10 +86,15 @@ const HUB: ReadonlySet<string> = new Set(
   postgresql unlicense wtfpl zlib`.split(/\s+/),
 )
 
-const isSpdx = (license: string): boolean => /^[A-Za-z0-9][A-Za-z0-9.+-]*$/.test(license)
+const isSpdx = (license: string): boolean =>
+  /^[A-Za-z0-9][A-Za-z0-9.+-]*$/.test(license) && !/^(?:NOASSERTION|NONE|LicenseRef-.*)$/i.test(license)
 
 export const licenseLink = (license: string): string | null =>
   isSpdx(license) ? `https://spdx.org/licenses/${license}.html` : null
+
+/** Of an expression, a link for each licence that SPDX could name. */
+const linksOf = (license: string): ReadonlyArray<string> =>
+  licensesIn(parseExpression(license)).flatMap(({ id }) => licenseLink(id) ?? [])
 
 /** For the card's metadata: `license`, or `other` with a name and a link. */
 export const hubLicense = (license: string): { readonly [key: string]: string } => {
@@ -24,33 +104,49 @@ export const hubLicense = (license: string): { readonly [key: string]: string } 
   return known === null ? { license: "other", license_name: license, license_link: "LICENSE" } : { license: known }
 }
 
-export const licenseText = (name: string, license: string): string => {
-  const link = licenseLink(license)
+export const licenseText = (name: string, { license, override }: Licensing): string => {
+  const links = linksOf(license)
   return [
     `${name}: weights, tokenizer and the files of this folder`,
     "",
     `SPDX-License-Identifier: ${oneLine(license)}`,
-    ...(link === null ? [] : ["", `The text of the licence: ${link}`]),
+    ...(links.length === 0 ? [] : ["", `The text of the licence: ${links.join(" ")}`]),
     "",
     "The texts the model learned from keep their own licences: see NOTICE.",
+    ...(override === undefined
+      ? []
+      : ["", `Why this licence, against the cautious reading of theirs: ${oneLine(override)}`]),
     "",
   ].join("\n")
 }
 
-/** Every source with the file it was read from, its licences by number of documents, and the attributions found in it. */
-export const noticeText = (name: string, inventory: Inventory): string =>
-  [
+/** Every source with the file it was read from, its licences by number of documents, attributions and terms found in it. */
+export const noticeText = (name: string, { license, override }: Licensing, inventory: Inventory): string => {
+  const against = objections(license, inventory.sources)
+  return [
     `${name} was made from these texts`,
+    "",
+    `It is released under ${oneLine(license)}. Whether a model is adapted material of its training texts is not settled law; read`,
+    `cautiously, as if it were, the texts learned from are ${classOfSources(inventory.sources)} (${
+      classOfSources(inventory.sources) === "white"
+        ? "their licences allow every use"
+        : "not all of their licences allow every use"
+    }).`,
+    ...(override === undefined
+      ? []
+      : ["", `The release departs from that reading, and says why: ${oneLine(override)}`]),
+    ...against.map((objection) => `  ${objectionText(objection)}`),
     "",
     ...inventory.sources.flatMap((source) => [
       `${oneLine(source.source)} (${oneLine(source.language)}; ${source.role === "train" ? "learned from" : "measured on only"})`,
       `  file: ${oneLine(source.file)}`,
       `  sha256: ${source.sha256}`,
-      ...Object.entries(source.licenses).map(
-        ([license, documents]) =>
-          `  licence: ${oneLine(license)} (${documents} documents)${licenseLink(license) === null ? "" : ` ${licenseLink(license)}`}`,
+      ...usesOf(source).map(({ license, documents, rule, class: shade }) =>
+        [`  licence: ${oneLine(license)} (${documents} documents; ${rule}, ${shade})`, ...linksOf(license)].join(" "),
       ),
       ...source.attributions.map((attribution) => `  attribution: ${oneLine(attribution)}`),
+      ...source.terms.map((terms) => `  terms of use: ${oneLine(terms)}`),
       "",
     ]),
   ].join("\n")
+}

@@ -6,6 +6,8 @@
 /** Marks around everything that comes from a file of the release; private-use characters, taken out of all free text. */
 export const OPEN = "\uE000"
 export const CLOSE = "\uE001"
+/** Between a citation's number and its text. */
+export const BREAK = "\uE002"
 
 // Control, format (zero-width, direction-changing) and private-use characters can make a card read as something it does not say.
 export const oneLine = (text: string): string =>

@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import type * as PlatformError from "effect/PlatformError"
 import * as Schema from "effect/Schema"
+import { oneLine } from "./Markdown.ts"
 
 export class ReleaseInputUnreadable extends Schema.TaggedError<ReleaseInputUnreadable>()("ReleaseInputUnreadable", {
   path: Schema.String,
@@ -59,7 +60,58 @@ export class SumsMismatch extends Schema.TaggedError<SumsMismatch>()("SumsMismat
   }
 }
 
+/** As `Objection` of `src/model/License.ts`. */
+const ObjectionFields = Schema.Struct({
+  source: Schema.String,
+  license: Schema.String,
+  documents: Schema.Int,
+  rule: Schema.String,
+  reason: Schema.String,
+})
+
+/** More than this a message names by number. */
+const NAMED = 12
+
+export class LicenseRefused extends Schema.TaggedError<LicenseRefused>()("LicenseRefused", {
+  license: Schema.String,
+  objections: Schema.Array(ObjectionFields),
+  possible: Schema.Array(Schema.String),
+}) {
+  override get message() {
+    const { objections, possible } = this
+    const lines = objections.slice(0, NAMED).map((objection) => `  ${objectionText(objection)}`)
+    const more = objections.length > NAMED ? [`  … and ${objections.length - NAMED} more`] : []
+    const instead =
+      possible.length === 0
+        ? `no licence is possible for all of these texts: take out ${quoted(hopeless(objections))}`
+        : `${possible.slice(0, 6).join(" or ")} would do; or take out ${quoted(objections.map(({ source }) => source))}`
+    return [
+      `release: ${JSON.stringify(oneLine(this.license))} is not possible for the texts it is trained on`,
+      ...lines,
+      ...more,
+      `  hint: ${instead}; or write why the rule does not hold: \`licensing: { override: "…" }\``,
+    ].join("\n")
+  }
+}
+
+const quoted = (names: ReadonlyArray<string>): string =>
+  [...new Set(names)].map((name) => `\`${oneLine(name)}\``).join(", ")
+
+/** Sources that no licence at all could be found for; where there is none such, all that are in the way of one another. */
+const hopeless = (all: ReadonlyArray<typeof ObjectionFields.Type>): ReadonlyArray<string> => {
+  const alone = all.filter(({ rule }) => ["unknown", "no-derivatives", "no-training", "attribution"].includes(rule))
+  return (alone.length > 0 ? alone : all).map(({ source }) => source)
+}
+
+/** `wiki_en: CC-BY-SA-3.0 (43 documents), share-alike: may go on only under …`. */
+export const objectionText = ({ source, license, documents, rule, reason }: typeof ObjectionFields.Type): string =>
+  `${oneLine(source)}: ${short(oneLine(license))} (${documents} documents), ${rule}: ${short(oneLine(reason))}`
+
+/** Terms of use may be pages long. */
+const short = (text: string): string => (text.length > 160 ? `${text.slice(0, 160)}…` : text)
+
 export const ReleaseError = Schema.Union([
+  LicenseRefused,
   ReleaseInputUnreadable,
   ReleaseInconsistent,
   ReleaseTemplateBroken,

@@ -4,6 +4,7 @@
  * Taken out are tokens of an unmistakable form, credentials in addresses, and, whatever they look like, the values of environment
  * variables whose names speak of secrets. Everything else stays, so that paths and digests remain what they are.
  */
+import { isAbsolute } from "node:path"
 import { secretIn, withoutTokens } from "../release/Provenance.ts"
 
 const SECRET_NAME = /token|secret|passw|credential|api_?key|access_?key|private_?key/i
@@ -12,7 +13,8 @@ const SHORTEST = 8
 
 const secretValues = (): ReadonlyArray<string> =>
   Object.entries(process.env).flatMap(([name, value]) =>
-    SECRET_NAME.test(name) && value !== undefined && value.length >= SHORTEST ? [value] : [],
+    // a file of secrets has a path, which is none
+    SECRET_NAME.test(name) && value !== undefined && value.length >= SHORTEST && !isAbsolute(value) ? [value] : [],
   )
 
 const cleanText = (text: string, values: ReadonlyArray<string>): string =>

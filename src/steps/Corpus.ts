@@ -4,11 +4,14 @@
  * Sources are named by language. Those in `train` are learned from; those in `evaluate` are only measured: no training token,
  * weight 0 in every mix, all their documents evaluated. A file's content bears identity, its path does not.
  */
+import { readdirSync, statSync } from "node:fs"
+import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { Corpus } from "../model/Artifact.ts"
-import { defaultSplit, Split } from "../model/Corpus.ts"
+import { defaultSplit, SourceRights, Split } from "../model/Corpus.ts"
+import { suggestion } from "../model/DidYouMean.ts"
 import * as Step from "../plan/Step.ts"
 
 /** Where a source in the language `code` is found that `from` does not have: code to be measured on comes with the project. */
@@ -23,16 +26,34 @@ interface CorpusParams {
   readonly train: typeof ByLanguage.Type
   readonly evaluate: typeof ByLanguage.Type
   readonly split: Split
+  readonly rights?: { readonly [source: string]: SourceRights }
+}
+
+/** Text that is compressed unfolds to some five times as much. */
+const textBytes = (path: string): number =>
+  (statSync(path, { throwIfNoEntry: false })?.size ?? 0) * (/\.(gz|parquet)$/.test(path) ? 5 : 1)
+
+/** Of the files that would be read, by their names; 0 where there is none: that is for reading to complain of. */
+const textBytesOf = ({ from, train, evaluate }: CorpusParams): number => {
+  const sources = [...sourcesOf(train), ...sourcesOf(evaluate)]
+  const below = (folder: string) =>
+    readdirSync(folder)
+      .filter((name) => sources.some((source) => name.startsWith(`${source}.`)))
+      .reduce((sum, name) => sum + textBytes(join(folder, name)), 0)
+  const there = statSync(from, { throwIfNoEntry: false })
+  return there === undefined ? 0 : there.isDirectory() ? below(from) : textBytes(from)
 }
 
 export const corpus = Step.make("corpus", {
-  version: 2,
+  version: 3,
   params: {
     /** A folder of `<source>.jsonl`, `.jsonl.gz`, `.parquet` or `.txt`, or one file whose records name their source. */
     from: Schema.String,
     train: ByLanguage,
     evaluate: ByLanguage.pipe(Schema.withConstructorDefault(Effect.succeed({}))),
     split: Split.pipe(Schema.withConstructorDefault(Effect.succeed(defaultSplit))),
+    /** By source: licence (SPDX), attribution and terms of use where its records name none, as in a `.txt`. */
+    rights: Schema.optionalKey(Schema.Record(Schema.String, SourceRights)),
   },
   inputs: {},
   output: (ref, { train, evaluate }) =>
@@ -41,14 +62,22 @@ export const corpus = Step.make("corpus", {
       trainSources: sourcesOf(train),
       evaluateSources: sourcesOf(evaluate),
     }),
-  check: ({ train, evaluate }) => {
+  check: ({ train, evaluate, rights = {} }) => {
     const all = [...sourcesOf(train), ...sourcesOf(evaluate)]
     const twice = all.find((source, index) => all.indexOf(source) !== index)
     if (sourcesOf(train).length === 0)
       return { problem: "no source to train on", hint: 'name at least one: `train: { en: ["web_en"] }`' }
+    const stranger = Object.keys(rights).find((source) => !all.includes(source))
+    if (stranger !== undefined)
+      return {
+        problem: `\`rights\` speaks of \`${stranger}\`, which is no source here`,
+        hint: suggestion(stranger, all),
+      }
     if (twice !== undefined) return { problem: `source \`${twice}\` is named twice`, hint: "name each source once" }
     return undefined
   },
+  // the text, and beside it in every record what it is and where it came from
+  writes: (params: CorpusParams) => 1.2 * textBytesOf(params),
   outside: ({ from, train, evaluate }: CorpusParams) =>
     Effect.gen(function* () {
       const { fingerprints } = yield* Effect.promise(() => import("../data/Corpus.ts"))

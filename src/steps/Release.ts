@@ -9,28 +9,69 @@ import { mkdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { Decoding, Release, Selected } from "../model/Artifact.ts"
+import { checkpointBytes } from "../model/Architecture.ts"
+import { architectureOf, Decoding, Quantised, Release, Selected } from "../model/Artifact.ts"
 import { greedy } from "../model/Decoding.ts"
+import { didYouMean } from "../model/DidYouMean.ts"
+import { candidateLicenses, licensesIn, parseExpression } from "../model/License.ts"
 import * as Step from "../plan/Step.ts"
+
+/** Long enough to be a reason. */
+const Sentence = Schema.String.check(Schema.isPattern(/\S(?:.*\S)?/), Schema.isMinLength(20))
+
+interface ReleaseParams {
+  readonly name: string
+  readonly license: string
+  readonly licensing?: { readonly override: string }
+  readonly authors?: ReadonlyArray<string>
+  readonly datasets?: ReadonlyArray<string>
+  readonly date?: string
+  readonly template: string
+}
 
 const CHECKED_TEXTS = 8
 const CHECKED_GREEDY_TOKENS = 24
 
 export const release = Step.make("release", {
-  version: 1,
+  version: 2,
   computes: true,
   wholeSelection: ["model"],
   params: {
     /** Part of file names: letters, digits, `.`, `_`, `-`. */
     name: Schema.String.check(Schema.isPattern(/^[A-Za-z0-9][A-Za-z0-9._-]*$/)),
-    /** SPDX identifier of the released weights. */
+    /** SPDX identifier of the released weights. Which are possible follows from those of the texts (`src/model/License.ts`). */
     license: Schema.String,
+    /** Why the cautious reading of the texts' licences does not hold here: a sentence that LICENSE, NOTICE and card print. */
+    licensing: Schema.optionalKey(Schema.Struct({ override: Sentence })),
+    /** Who is to be cited: people or groups. */
+    authors: Schema.optionalKey(Schema.Array(Schema.String.check(Schema.isPattern(/\S/)))),
+    /** Published data sets that the texts come from, as the Hub names them: `google/wiki40b`. */
+    datasets: Schema.optionalKey(Schema.Array(Schema.String.check(Schema.isPattern(/\S/)))),
+    /** Day of the release, for citations: `2026-11-21`. Nothing reads a clock. */
+    date: Schema.optionalKey(Schema.String.check(Schema.isPattern(/^\d{4}-\d{2}-\d{2}$/))),
     /** A folder of `release-templates/`. */
     template: Schema.String.pipe(Schema.withConstructorDefault(Effect.succeed("small-lm"))),
   },
-  inputs: { model: Selected, decoding: Decoding },
+  inputs: { model: Selected, decoding: Decoding, quantised: Step.optional(Quantised) },
   output: (ref) => new Release(ref),
   label: ({ name }) => `release ${name}`,
+  check: ({ license }) => {
+    const [unknown] = licensesIn(parseExpression(license)).filter(({ rule }) => rule === "unknown")
+    const meant = unknown && didYouMean(unknown.id, candidateLicenses)
+    return meant === undefined
+      ? undefined
+      : { problem: `\`${license}\` is no licence of SPDX's list`, hint: `did you mean \`${meant}\`?` }
+  },
+  foresees: {
+    into: "pack",
+    input: "corpus",
+    check: ({ license, licensing }: ReleaseParams, corpus) =>
+      Effect.gen(function* () {
+        const { checkCorpus } = yield* Effect.promise(() => import("../release/License.ts"))
+        yield* checkCorpus({ license, override: licensing?.override }, corpus)
+      }),
+  },
+  forecast: (_, { model }) => ({ diskBytes: checkpointBytes(architectureOf(model.known), false) }),
   run: (work) =>
     Effect.gen(function* () {
       const { Engine } = yield* Effect.promise(() => import("../engine/Engine.ts"))
@@ -38,25 +79,20 @@ export const release = Step.make("release", {
       const { gatherProvenance } = yield* Effect.promise(() => import("../release/Provenance.ts"))
       const { behind } = yield* Effect.promise(() => import("./Measuring.ts"))
       const engine = yield* Engine
-      const { name, license, template } = work.params as {
-        readonly name: string
-        readonly license: string
-        readonly template: string
-      }
+      const params = work.params as unknown as ReleaseParams
       const selection = yield* work.lineage(work.inputs["model"]![0]!.artifact)
       const chosen = selection.chosen!
       const scored = yield* work.lineage(chosen.artifact)
       const sweep = work.inputs["decoding"]![0]!
+      const quantised = work.inputs["quantised"]?.[0]
       const of = yield* behind(work, scored.inputs["model"]![0]!)
       const { state, identity, training, decay, packing, corpus, vocabulary } = of
       const report = yield* engine.inspect
       const out = join(work.out, "release")
       mkdirSync(out)
       yield* assembleRelease({
+        ...params,
         out,
-        name,
-        license,
-        template,
         artifacts: {
           corpus: corpus.path,
           tokenizer: vocabulary.path,
@@ -67,6 +103,7 @@ export const release = Step.make("release", {
           benchmark: scored.path,
           selection: selection.path,
           sweep: sweep.path,
+          ...(quantised !== undefined && { quantised: quantised.path }),
         },
         experiment: {
           name: work.run.experiment,

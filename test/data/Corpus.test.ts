@@ -68,6 +68,43 @@ describe("split", () => {
 })
 
 describe("buildCorpus", () => {
+  it.effect("gathers licences, attributions and terms, and fills in what records leave out", () =>
+    Effect.gen(function* () {
+      const from = yield* temporary
+      mkdirSync(from, { recursive: true })
+      const records = [
+        { text: "one", license: "CC-BY-4.0", attribution: "b", terms: "no scraping" },
+        { text: "two", license: "NOASSERTION", origin: "a" },
+        { text: "three", terms: "noai" },
+        { text: "four" },
+      ]
+      writeFileSync(join(from, "press.jsonl"), records.map((each) => JSON.stringify(each)).join("\n"))
+      writeFileSync(join(from, "novel.txt"), "first\n---\nsecond\n")
+      const { inventory, documents } = yield* build({
+        from,
+        train: { en: ["press", "novel"] },
+        split: { validation: 0, holdout: 0, minimumDocuments: 0 },
+        rights: {
+          press: { license: "CC-BY-SA-4.0", attribution: "the press" },
+          novel: { license: "CC0-1.0", terms: "t" },
+        },
+      })
+      const rights = inventory.sources.map(({ licenses, attributions, terms }) => ({ licenses, attributions, terms }))
+      assert.deepStrictEqual(rights, [
+        {
+          licenses: { "CC-BY-4.0": 1, "CC-BY-SA-4.0": 3 },
+          attributions: ["a", "b", "the press"],
+          terms: ["no scraping", "noai"],
+        },
+        { licenses: { "CC0-1.0": 2 }, attributions: [], terms: ["t"] },
+      ])
+      assert.deepStrictEqual(
+        documents("press").map(({ license }) => license),
+        ["CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-SA-4.0", "CC-BY-SA-4.0"],
+      )
+    }).pipe(Effect.scoped),
+  )
+
   it.effect("writes documents in file order, with parts, and an inventory that adds up", () =>
     Effect.gen(function* () {
       const from = yield* temporary

@@ -47,15 +47,31 @@ describe("a source", () => {
     Effect.gen(function* () {
       const lines = jsonl(
         { text: "uno", id: 7, lang: "it", license: "CC0-1.0", origin: "un giornale" },
-        { text: "due", id: null, source: "elsewhere" },
+        { text: "due", id: null, source: "elsewhere", terms: "ask first" },
       )
       const folder = yield* folderWith({
         "a.jsonl": `\ufeff${lines}\n  \n`,
         "b.jsonl.gz": gzipSync(lines.trimEnd().replaceAll("\n", "\r\n")),
       })
       assert.deepStrictEqual(yield* read(folder, "a"), [
-        { id: "a:7", text: "uno", language: "it", license: "CC0-1.0", attribution: "un giornale", record: 1 },
-        { id: "a:2", text: "due", language: undefined, license: "NOASSERTION", attribution: undefined, record: 2 },
+        {
+          id: "a:7",
+          text: "uno",
+          language: "it",
+          license: "CC0-1.0",
+          attribution: "un giornale",
+          terms: undefined,
+          record: 1,
+        },
+        {
+          id: "a:2",
+          text: "due",
+          language: undefined,
+          license: "NOASSERTION",
+          attribution: undefined,
+          terms: "ask first",
+          record: 2,
+        },
       ])
       assert.deepStrictEqual(texts(yield* read(folder, "b")), ["uno", "due"])
     }),
@@ -118,7 +134,15 @@ describe("a source", () => {
         "b.jsonl": '{"__proto__":{"text":"no"}}\n',
       })
       assert.deepStrictEqual(yield* read(folder, "a", "it"), [
-        { id: "a:1", text: "a\ufffd", language: undefined, license: "NOASSERTION", attribution: undefined, record: 1 },
+        {
+          id: "a:1",
+          text: "a\ufffd",
+          language: undefined,
+          license: "NOASSERTION",
+          attribution: undefined,
+          terms: undefined,
+          record: 1,
+        },
       ])
       assert.match((yield* Effect.flip(read(folder, "b"))).message, /`text` is missing/)
       assert.isUndefined(({} as { text?: string }).text)

@@ -7,13 +7,13 @@ import { assembled } from "./assembled.ts"
 import { fabricate, provenance } from "./fixture.ts"
 
 const FILES =
-  `LICENSE NOTICE README.md SHA256SUMS behaviour_generations.jsonl benchmark_metrics.json benchmark_report.md
+  `CITATION.cff LICENSE NOTICE README.md SHA256SUMS behaviour_generations.jsonl benchmark_metrics.json benchmark_report.md
 benchmark_scores.json benchmark_source_losses.json best_validation.json comparison.json config.json corpus_inventory.json
 decoding_report.md decoding_summary.json eval_metrics.jsonl eval_summary.json experiment.ts generation_config.json holdout.json
 holdout_generations.jsonl holdout_leaderboard.csv metrics.jsonl model.safetensors plan.txt probe_generations.jsonl
 probe_step45_summary.json prompts.json provenance.json recommended_decoding_params.json release.json release_note.md
 special_tokens_map.json tiny-en-it-step_45.json tiny-en-it-step_45.safetensors tokenizer.json tokenizer_config.json tokens.json
-training_config.json tuning_generations.jsonl tuning_leaderboard.csv`.split(/\s+/)
+training_config.json training_content_summary.md tuning_generations.jsonl tuning_leaderboard.csv`.split(/\s+/)
 
 const failing = (options: Parameters<typeof assembled>[0], change: Parameters<typeof assembled>[1]) =>
   Effect.flip(assembled(options, change))

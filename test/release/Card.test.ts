@@ -3,8 +3,10 @@ import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, FileSystem } from "effect"
 import { parse } from "yaml"
-import { renderCard, renderReports } from "../../src/release/Card.ts"
-import { inline, literal } from "../../src/release/Markdown.ts"
+import { frontMatterData, renderCard, renderReports } from "../../src/release/Card.ts"
+import { readFolder } from "../../src/release/Folder.ts"
+import { lintCard } from "../../src/release/Lint.ts"
+import { inline, literal, oneLine } from "../../src/release/Markdown.ts"
 import { filesBelow } from "../../src/release/Sums.ts"
 import { assembled, withoutFiles } from "./assembled.ts"
 import { changed, figuresOf } from "./figures.ts"
@@ -19,13 +21,20 @@ const SECTIONS = [
   "Validation beside holdout",
   "Probes",
   "Recommended decoding",
+  "In plain words",
   "Quick start",
   "Files",
   "Intended use",
   "Limitations",
+  "Bias and risks",
+  "Environmental impact",
+  "Technical specifications",
+  "Glossary",
   "Licence and sources",
+  "Citation",
   "How to make it again",
 ]
+const allHeadings = (text: string): ReadonlyArray<string> => text.match(/^#+ .*$/gm) ?? []
 const headings = (card: string): ReadonlyArray<string> => [...card.matchAll(/^## (.*)$/gm)].map((match) => match[1]!)
 
 /** Records that no figure of the card is made of: a change of theirs shows in the table of files. */
@@ -82,7 +91,7 @@ describe("the model card", () => {
       const fs = yield* FileSystem.FileSystem
       const templates = yield* fs.makeTempDirectoryScoped()
       mkdirSync(`${templates}/small-lm`)
-      for (const file of ["card", "release-note", "benchmark-report", "decoding-report"])
+      for (const file of ["card", "release-note", "benchmark-report", "decoding-report", "training-summary"])
         copyFileSync(`release-templates/small-lm/${file}.hbs`, `${templates}/small-lm/${file}.hbs`)
       writeFileSync(
         `${templates}/small-lm/card.hbs`,
@@ -214,13 +223,17 @@ describe("the model card", () => {
     "| a | b |\n|---|---|\n```\n~~~\n# heading\n- item\n1. item\n> quote",
     'quote " and \\ and \u2028 and \u202Eright to left and \uE000mark\uE001 and \uD800',
     "no",
+    "\r\n...\n!!python/object/apply:os.system ['id']\n&a [*a]: |\n  x\n# comment",
+    "&#106;avascript:alert(1) <javascript:alert(1)> [x]: data:text/html,<b> <details open ontoggle=alert(1)>",
+    "===\n\u0000\u0007\u001B[31mred %00 $$x$$ <%= x %> {{> partial}} {{!-- --}} :::note",
+    `} and author = {somebody else}, \\input{/etc/passwd} @misc{x, ${"long ".repeat(500)}`,
   ]) {
     it.effect(
       `keeps its shape and metadata whatever a name or a prompt says: ${JSON.stringify(hostile).slice(0, 40)}`,
       () =>
         Effect.gen(function* () {
           const fs = yield* FileSystem.FileSystem
-          const out = yield* assembled({ words: hostile }, (input) => ({ ...input, datasets: [hostile] }))
+          const [out, plain] = [yield* assembled({ words: hostile }), yield* assembled()]
           const card = yield* fs.readFileString(`${out}/README.md`)
           assert.deepStrictEqual(headings(card), SECTIONS)
           const matter = /^---\n([\s\S]*?)\n---\n/.exec(card)![1]!
@@ -229,12 +242,12 @@ describe("the model card", () => {
           assert.deepStrictEqual(data.language, ["en", "it"])
           assert.strictEqual(data["model-index"][0].results.length, 3)
           const body = card.slice(matter.length + 9)
-          const prose = body.replace(/^```python\n[\s\S]*?^```$/m, "")
+          const prose = body.replace(/^```(?:python|bibtex)\n[\s\S]*?^```$/gm, "")
           assert.notMatch(prose, /<(?!\/?br)[a-z!/]/i)
           assert.notMatch(prose, /(?<!\\)\]\((?!https:\/\/spdx\.org\/)/)
           assert.notMatch(prose, /javascript:|www\.example|https:\/\/example/)
           assert.notMatch(card, /[\uE000\uE001\u202E\u2028]/)
-          assert.strictEqual(body.match(/^```/gm)?.length, 4)
+          assert.strictEqual(body.match(/^```/gm)?.length, 6)
           assert.notMatch(body, /^---$/m)
           // Every row of a table has as many cells as its head.
           for (const table of prose.matchAll(/(?:^\|.*\n)+/gm)) {
@@ -245,6 +258,30 @@ describe("the model card", () => {
             assert.strictEqual(new Set(cells).size, 1, table[0].slice(0, 200))
           }
           assert.deepStrictEqual((yield* renderCard(out)).untraced, [])
+
+          // Metadata is what was meant, to the last character.
+          assert.deepStrictEqual(data, JSON.parse(JSON.stringify(frontMatterData(yield* readFolder(out)))))
+          assert.deepStrictEqual(data.datasets, [oneLine(hostile)])
+          const cited = parse(yield* fs.readFileString(`${out}/CITATION.cff`), { version: "1.1" })
+          assert.deepStrictEqual(cited.authors, [{ name: oneLine(hostile) }])
+          assert.strictEqual(card.match(/^@misc/gm)?.length, 1)
+          assert.notMatch(/^```bibtex\n([\s\S]*?)^```$/m.exec(card)![1]!, /[{}].*[{}].*[{}].*[{}].*[{}]/)
+          // Reports and notice have the lines they have with plain words, and these begin as they do.
+          for (const file of [
+            "benchmark_report.md",
+            "decoding_report.md",
+            "release_note.md",
+            "training_content_summary.md",
+          ]) {
+            const report = yield* fs.readFileString(`${out}/${file}`)
+            assert.deepStrictEqual(allHeadings(report), allHeadings(yield* fs.readFileString(`${plain}/${file}`)), file)
+            assert.notMatch(report, /<[a-z!/]/i, file)
+            assert.notMatch(report, /(?<!\\)\]\(|javascript:|www\.example|https:\/\/example/, file)
+          }
+          const notice = (yield* fs.readFileString(`${out}/NOTICE`)).split("\n")
+          assert.strictEqual(notice.filter((line) => line.startsWith("  sha256: ")).length, 3)
+          assert.strictEqual(notice.filter((line) => /^ {2}licence: /.test(line)).length, 6)
+          assert.deepStrictEqual(yield* lintCard(out), [])
         }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
     )
   }
@@ -262,7 +299,7 @@ describe("the model card", () => {
   it.effect("names a licence the Hub does not know as another one, and links only what SPDX could name", () =>
     Effect.gen(function* () {
       const fs = yield* FileSystem.FileSystem
-      const out = yield* assembled({ license: "Ours\n[x](javascript:y)\n---" })
+      const out = yield* assembled({ license: "Ours\n[x](javascript:y)\n---", sourceLicense: "CC0-1.0" })
       const card = yield* fs.readFileString(`${out}/README.md`)
       const data = parse(/^---\n([\s\S]*?)\n---\n/.exec(card)![1]!)
       assert.deepInclude(data, {
@@ -272,7 +309,9 @@ describe("the model card", () => {
       })
       assert.notInclude(card.split("\n---\n")[1]!, "javascript:")
       assert.deepStrictEqual(headings(card), SECTIONS)
-      const known = yield* fs.readFileString(`${yield* assembled({ license: "GPL-3.0-only" })}/README.md`)
+      const known = yield* fs.readFileString(
+        `${yield* assembled({ license: "GPL-3.0-only", sourceLicense: "CC0-1.0" })}/README.md`,
+      )
       assert.include(known, "license: gpl-3.0\n")
     }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
   )

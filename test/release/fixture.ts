@@ -15,6 +15,8 @@ export interface Fabrication {
   readonly words?: string
   readonly recommend?: "greedy" | "balanced"
   readonly license?: string
+  /** Of the texts; CC-BY-SA-4.0 unless said. */
+  readonly sourceLicense?: string
   /** Release the parent itself, without a decay. */
   readonly stable?: boolean
 }
@@ -189,8 +191,12 @@ export const fabricate = (folder: string, options: Fabrication = {}): Omit<Relea
       role,
       file: `${i}.jsonl`,
       sha256: String(i).repeat(64),
-      licenses: { "CC-BY-SA-4.0": 90 + i, ...(options.words === undefined ? {} : { [words]: 1 }) },
+      licenses: {
+        [options.sourceLicense ?? "CC-BY-SA-4.0"]: 90 + i,
+        ...(options.words === undefined ? {} : { [words]: 1 }),
+      },
       attributions: [`Wikipedia contributors ${i}`, words],
+      terms: options.words === undefined ? [] : [words],
       parts: Object.fromEntries(
         ["train", "validation", "holdout"].map((part, j) => [
           part,
@@ -491,6 +497,7 @@ export const fabricate = (folder: string, options: Fabrication = {}): Omit<Relea
   return {
     name: "tiny-en-it",
     license: options.license ?? "CC-BY-SA-4.0",
+    ...(options.words !== undefined && { licensing: { override: words }, authors: [words], datasets: [words] }),
     template: "small-lm",
     artifacts: Object.fromEntries(
       ["corpus", "tokenizer", "tokens", "checkpoint", "training", "decay", "benchmark", "selection", "sweep"]

@@ -1,0 +1,151 @@
+/**
+ * What the numbers say of a model, in plain words: for it, against it, and what is within noise. A sentence for each figure that is
+ * there; every share stands beside its 95% interval.
+ */
+import type { Measured } from "../model/Report.ts"
+import { type Citations, integer } from "./Citation.ts"
+import { code, inline } from "./Markdown.ts"
+
+type Where = "counts" | "decoding_counts"
+type Count = { readonly count: number; readonly of: number }
+
+const CONDITIONS = [
+  ["counts", "samples of the benchmark"],
+  ["decoding_counts", "samples with the recommended decoding on prompts not used to choose it"],
+] as const
+
+const interval = (text: string): string => (text === "–" ? "" : ` (95% interval ${text})`)
+
+/** Shares of samples as "21 of 40 …", and the interval that goes with them. */
+const sharesOf = (cite: Citations) => {
+  const { evaluation, decoding } = cite.files
+  const row = decoding.holdout.findIndex(({ preset }) => preset === decoding.recommended.name)
+  const ends = (where: Where, name: string): string =>
+    where === "counts"
+      ? cite.interval("benchmark", (file) => file.metrics[name]!.ci95)
+      : cite.interval("decoding", (file) => file.holdout[row]!.metrics[name]!.ci95)
+  return {
+    counts: (where: Where): ReadonlyArray<readonly [string, Count]> => Object.entries(evaluation[where]),
+    count: (where: Where, name: string): string =>
+      `${cite.number("evaluation", (file) => file[where][name]!.count, integer)} of ${cite.number("evaluation", (file) => file[where][name]!.of, integer)}`,
+    ends: (where: Where, name: string): string => interval(ends(where, name)),
+    language: (where: Where, name: string): string =>
+      cite.key(
+        "evaluation",
+        (file) => file[where],
+        name,
+        (key) => inline(key.slice(CONSISTENCY.length)),
+      ),
+  }
+}
+const CONSISTENCY = "language_consistency_"
+
+/** What speaks for it: only what was counted without an exception, and the holdout where it bears out the choice. */
+export const strengths = (cite: Citations): ReadonlyArray<string> => {
+  const { evaluation, decoding } = cite.files
+  const shares = sharesOf(cite)
+  const sentences: Array<string> = []
+  const beside = evaluation.validation_beside_holdout["val_loss_mixed"]
+  if (beside !== undefined && beside.holdout.value <= (beside.validation.ci95?.[1] ?? beside.validation.value)) {
+    const of = (part: "validation" | "holdout") =>
+      cite.measured("evaluation", (file) => file.validation_beside_holdout["val_loss_mixed"]![part])
+    const [holdout, validation] = [of("holdout"), of("validation")]
+    sentences.push(
+      `Texts that no choice was made on bear it out: their mixed loss is ${holdout.value}${interval(holdout.interval)}, where the choice was made ${validation.value}${interval(validation.interval)}.`,
+    )
+  }
+  if (decoding.confirmed) sentences.push("Prompts that the decoding was not chosen on confirm the recommended preset.")
+  for (const [where, words] of CONDITIONS)
+    for (const [name, { count, of }] of shares.counts(where)) {
+      if (of === 0) continue
+      const told = `${shares.count(where, name)} ${words}${shares.ends(where, name)}`
+      if (name === "loop_rate" && count === 0)
+        sentences.push(`It does not get stuck: ${told} end in the same words over and over.`)
+      if (name === "completion_rate" && count === of)
+        sentences.push(`It always writes something: ${told} have text of a useful length.`)
+      if (name.startsWith(CONSISTENCY) && name !== `${CONSISTENCY}mean` && count === of)
+        sentences.push(
+          `It keeps to the language of the prompt (${shares.language(where, name)}): ${told} stayed in it.`,
+        )
+    }
+  return sentences
+}
+
+const within = ({ value }: Measured, ends: Measured["ci95"]): boolean =>
+  ends !== undefined && ends[0] <= value && value <= ends[1]
+
+/** What must not be read as a difference. */
+export const noise = (cite: Citations): ReadonlyArray<string> => {
+  const { evaluation } = cite.files
+  const sentences: Array<string> = []
+  if (evaluation.tied.length > 0)
+    sentences.push(
+      `The choice among the released checkpoint and ${evaluation.tied.map((_, i) => cite.text("evaluation", (file) => file.tied[i])).join(", ")}: the test does not tell them apart.`,
+    )
+  const beside = Object.entries(evaluation.validation_beside_holdout)
+  const apart = beside.filter(
+    ([, { validation, holdout }]) => validation.ci95 !== undefined && !within(holdout, validation.ci95),
+  )
+  const together = beside.filter(([, { validation, holdout }]) => within(holdout, validation.ci95))
+  const named = (entries: typeof beside): string =>
+    entries.map(([name]) => cite.key("evaluation", (file) => file.validation_beside_holdout, name, code)).join(", ")
+  if (together.length > 0)
+    sentences.push(
+      `Between validation and holdout, the holdout figure lies within the validation interval: ${named(together)}.`,
+    )
+  if (apart.length > 0)
+    sentences.push(`Not within noise: the holdout figure lies outside of the validation interval for ${named(apart)}.`)
+  return sentences
+}
+
+/** What speaks against it. */
+export const limitations = (cite: Citations): ReadonlyArray<string> => {
+  const { evaluation, benchmark, decoding } = cite.files
+  const shares = sharesOf(cite)
+  const sentences: Array<string> = []
+  const some = ({ count }: Count): boolean => count > 0
+  const notAll = ({ count, of }: Count): boolean => count < of
+  const told: ReadonlyArray<readonly [name: string, when: (count: Count) => boolean, before: string, after: string]> = [
+    ["loop_rate", some, "It gets stuck: ", " end in the same words over and over."],
+    ["repeated_4gram_rate", some, "It repeats itself: ", " use some run of four tokens twice."],
+    ["completion_rate", notAll, "It does not always answer: only ", " have text of a useful length."],
+    ["eos_rate", notAll, "It does not know when to stop: ", " end by themselves, the others are cut off."],
+  ]
+  for (const [where, words] of CONDITIONS) {
+    const counts = new Map(shares.counts(where))
+    const share = (name: string) => `${shares.count(where, name)} ${words}${shares.ends(where, name)}`
+    for (const [name, when, before, after] of told) {
+      const count = counts.get(name)
+      if (count !== undefined && when(count)) sentences.push(`${before}${share(name)}${after}`)
+    }
+    for (const [name, count] of counts)
+      if (name.startsWith(CONSISTENCY) && notAll(count))
+        sentences.push(
+          `It may leave the language of the prompt (${shares.language(where, name)}): ${share(name)} stayed in it.`,
+        )
+  }
+  if (evaluation.probes.of > 0)
+    sentences.push(
+      `It is no source of facts: the expected token was its first choice in ${cite.number("evaluation", (file) => file.probes.first, integer)} of ${cite.number("evaluation", (file) => file.probes.of, integer)} probes.`,
+    )
+  if (Object.hasOwn(benchmark.metrics, "ppl_mixed")) {
+    const perplexity = cite.number("benchmark", (file) => file.metrics.ppl_mixed?.value, tenths)
+    const ends = cite.interval("benchmark", (file) => file.metrics.ppl_mixed?.ci95, tenths)
+    sentences.push(
+      `On texts it has not seen it hesitates between about ${perplexity} equally likely tokens at every step (perplexity${ends === "–" ? "" : `, 95% interval ${ends}`}).`,
+    )
+  }
+  if (!decoding.confirmed)
+    sentences.push(
+      "The recommended decoding was the best on the tuning prompts; the holdout prompts did not confirm it.",
+    )
+  sentences.push(
+    `It reads at most ${cite.number("training", (file) => file.architecture.context, integer)} tokens, prompt and answer together.`,
+    `It has ${cite.number("training", (file) => file.parameters, integer)} parameters and saw ${cite.number("training", (file) => file.tokens_seen, integer)} tokens, ${cite.number("training", (file) => file.data.epochs, hundredths)} times what there is: what its texts say wrongly, partially or not at all, it cannot know better.`,
+    "It continues text. It was not taught to follow instructions, to converse, or to refuse, and nothing filters what it writes.",
+  )
+  return sentences
+}
+
+const tenths = (value: number): string => value.toFixed(1)
+const hundredths = (value: number): string => value.toFixed(2)

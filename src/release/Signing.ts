@@ -1,0 +1,54 @@
+/**
+ * Signing a release folder: the bytes of `provenance.dsse.json`, for whoever writes them (`exp sign` into a copy, `exp publish` beside
+ * what it sends). Nothing is signed that is not so: the statement's files are hashed first.
+ */
+import type { KeyObject } from "node:crypto"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import { decodeStatement, STATEMENT } from "./Provenance.ts"
+import { type ReleaseInputUnreadable, unreadable } from "./ReleaseError.ts"
+import { ENVELOPE, envelopeText, readEnvelope, sign } from "./Signature.ts"
+import { filesBelow, sha256OfFile, unsummed } from "./Sums.ts"
+
+export class NotSignable extends Schema.TaggedError<NotSignable>()("NotSignable", {
+  folder: Schema.String,
+  problem: Schema.String,
+  hint: Schema.String,
+}) {
+  override get message() {
+    return `${this.folder} is not signed: ${this.problem}\n  hint: ${this.hint}`
+  }
+}
+
+/** Text of the envelope with this key's signature, and with those of others that were there. */
+export const signedEnvelope = Effect.fn("Signing.signedEnvelope")(function* (
+  folder: string,
+  key: Redacted.Redacted<KeyObject>,
+): Effect.fn.Return<string, NotSignable | ReleaseInputUnreadable, FileSystem.FileSystem> {
+  const fs = yield* FileSystem.FileSystem
+  const refuse = (problem: string) =>
+    new NotSignable({ folder, problem, hint: `\`exp verify ${folder}\` says all that is wrong with it` })
+  const path = `${folder}/${STATEMENT}`
+  const bytes = Buffer.from(yield* fs.readFile(path).pipe(unreadable(path)))
+  const statement = yield* decodeStatement(bytes.toString("utf8")).pipe(
+    Effect.mapError((error) => refuse(`${STATEMENT}: ${error.message}`)),
+  )
+  const named = new Map(statement.subject.map(({ name, digest }) => [name, digest.sha256]))
+  const there = (yield* filesBelow(folder)).filter((file) => file !== STATEMENT && !unsummed.has(file))
+  for (const file of there) {
+    const sum = named.get(file)
+    if (sum === undefined) return yield* refuse(`${STATEMENT} does not name ${file}`)
+    if ((yield* sha256OfFile(`${folder}/${file}`)) !== sum) return yield* refuse(`${file} has other bytes`)
+  }
+  const missing = [...named.keys()].find((name) => !there.includes(name))
+  if (missing !== undefined) return yield* refuse(`${missing} is missing`)
+  const before = yield* fs.readFileString(`${folder}/${ENVELOPE}`).pipe(
+    Effect.map((text) => Result.getOrElse(readEnvelope(text), () => undefined)),
+    Effect.orElseSucceed(() => undefined),
+  )
+  const same = before?.payload === bytes.toString("base64") ? before : undefined
+  return envelopeText(sign(bytes, Redacted.value(key), same))
+})
