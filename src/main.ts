@@ -44,7 +44,7 @@ const run = Command.make(
       Flag.withAlias("j"),
       Flag.withSchema(positive),
       Flag.withDefault(1),
-      Flag.withDescription("steps side by side"),
+      Flag.withDescription("steps side by side at most, where they fit"),
     ),
     until: Flag.String("until").pipe(
       Flag.optional,
@@ -193,9 +193,138 @@ const resume = Command.make(
   Command.withDescription("Prove that interrupted training is the training that was never interrupted, bit for bit"),
 )
 
+const key = Flag.String("key").pipe(Flag.optional, Flag.withDescription("file of the key; `exp keys new` makes one"))
+
+const verify = Command.make(
+  "verify",
+  {
+    target: Argument.String("release").pipe(
+      Argument.withDescription("a release folder, a run, or a repository of the Hub as org/name"),
+    ),
+    key: Flag.String("key").pipe(
+      Flag.atLeast(0),
+      Flag.withDescription("file of a public key that must have signed it"),
+    ),
+    corpus: Flag.String("corpus").pipe(
+      Flag.optional,
+      Flag.withDescription("folder of the texts, to measure losses again"),
+    ),
+    replay: Flag.Boolean("replay").pipe(
+      Flag.withDefault(false),
+      Flag.withDescription("train the last tail again and compare it step by step"),
+    ),
+    endpoint: Flag.String("endpoint").pipe(Flag.optional, Flag.withDescription("address of another hub")),
+    runs,
+    json,
+  },
+  (settings) =>
+    Effect.flatMap(
+      Effect.promise(() => import("./cli/VerifyCommand.ts")),
+      (command) =>
+        command.verify({
+          ...settings,
+          corpus: Option.getOrUndefined(settings.corpus),
+          endpoint: Option.getOrUndefined(settings.endpoint),
+        }),
+    ),
+).pipe(Command.withDescription("Check a release: bytes, signature, card, arithmetic, weights, measurements"))
+
+const sign = Command.make("sign", { folder: Argument.String("folder"), key }, ({ folder, key }) =>
+  Effect.flatMap(
+    Effect.promise(() => import("./cli/SignCommand.ts")),
+    (command) => command.sign(folder, Option.getOrUndefined(key)),
+  ),
+).pipe(Command.withDescription("Sign a copy of a release"))
+
+const keys = Command.make("keys").pipe(
+  Command.withDescription("The key that signs releases"),
+  Command.withSubcommands([
+    Command.make(
+      "new",
+      { out: Flag.String("out").pipe(Flag.optional, Flag.withDescription("file to write the private key to")), json },
+      ({ out, json }) =>
+        Effect.flatMap(
+          Effect.promise(() => import("./cli/KeysCommand.ts")),
+          (command) => command.makeKey(Option.getOrUndefined(out), json),
+        ),
+    ).pipe(Command.withDescription("Make a key; one that is there is never written over")),
+    Command.make("show", { key, json }, ({ key, json }) =>
+      Effect.flatMap(
+        Effect.promise(() => import("./cli/KeysCommand.ts")),
+        (command) => command.showKey(Option.getOrUndefined(key), json),
+      ),
+    ).pipe(Command.withDescription("Print the public key and its id")),
+  ]),
+)
+
+const publish = Command.make(
+  "publish",
+  {
+    target: Argument.String("release").pipe(
+      Argument.withDescription("a run, by name, folder or tag, or the folder of a release"),
+    ),
+    to: Flag.String("to").pipe(Flag.withDescription("the repository: org/name")),
+    private: Flag.Boolean("private").pipe(
+      Flag.withDefault(false),
+      Flag.withDescription("make the repository private; refuse one that is public"),
+    ),
+    dryRun: Flag.Boolean("dry-run").pipe(
+      Flag.withDefault(false),
+      Flag.withDescription("check everything and show file by file what would change; send nothing"),
+    ),
+    endpoint: Flag.String("endpoint").pipe(
+      Flag.optional,
+      Flag.withDescription("the hub's address, by default HF_ENDPOINT or https://huggingface.co"),
+    ),
+    tag: Flag.String("tag").pipe(Flag.optional, Flag.withDescription("the revision's tag; by default of its digest")),
+    collection: Flag.String("collection").pipe(Flag.optional, Flag.withDescription("add the model to this collection")),
+    supersedes: Flag.String("supersedes").pipe(
+      Flag.optional,
+      Flag.withDescription("ask this model, by pull request, to name the new one as its new version"),
+    ),
+    trust: Flag.Boolean("skip-read-back").pipe(
+      Flag.withDefault(false),
+      Flag.withDescription("compare what the hub says of its files, instead of downloading and hashing them"),
+    ),
+    key,
+    runs,
+    json,
+  },
+  ({ trust, ...settings }) =>
+    Effect.flatMap(
+      Effect.promise(() => import("./cli/PublishCommand.ts")),
+      (command) =>
+        command.publish({
+          ...settings,
+          readBack: !trust,
+          key: Option.getOrUndefined(settings.key),
+          endpoint: Option.getOrUndefined(settings.endpoint),
+          tag: Option.getOrUndefined(settings.tag),
+          collection: Option.getOrUndefined(settings.collection),
+          supersedes: Option.getOrUndefined(settings.supersedes),
+        }),
+    ),
+).pipe(Command.withDescription("Publish a release to the Hugging Face Hub, whole or not at all"))
+
 const exp = Command.make("exp").pipe(
   Command.withDescription("One typed experiment file becomes a released language model"),
-  Command.withSubcommands([plan, run, ls, show, why, diff, tag, check, gc, resume, doctor]),
+  Command.withSubcommands([
+    plan,
+    run,
+    ls,
+    show,
+    why,
+    diff,
+    tag,
+    check,
+    gc,
+    resume,
+    publish,
+    verify,
+    sign,
+    keys,
+    doctor,
+  ]),
 )
 
 /** What was expected to go wrong is said in its own words; what was not, with its stack. */

@@ -48,17 +48,21 @@ describe("exp", () => {
         --log-level <all|trace|debug|info|warn|warning|error|fatal|none>    Sets the minimum log level (choices: all, trace, debug, info, warn, warning, error, fatal, none)
 
       SUBCOMMANDS
-        plan      Show what an experiment would do: what is done, what will run, what it costs
-        run       Run an experiment: do what its plan asks for and the store lacks
-        ls        List runs
-        show      Show a run: its steps, its winner, its release
-        why       Say why a step will run: what differs from the nearest result in the store
-        diff      Compare two runs: what went in, and what came out
-        tag       Give a run a name, or list the names there are
-        check     Check that everything in the store is there and whole
-        gc        Remove from the store what no run and no tag leads to
-        resume    Prove that interrupted training is the training that was never interrupted, bit for bit
-        doctor    Say what this machine has, and what is missing"
+        plan       Show what an experiment would do: what is done, what will run, what it costs
+        run        Run an experiment: do what its plan asks for and the store lacks
+        ls         List runs
+        show       Show a run: its steps, its winner, its release
+        why        Say why a step will run: what differs from the nearest result in the store
+        diff       Compare two runs: what went in, and what came out
+        tag        Give a run a name, or list the names there are
+        check      Check that everything in the store is there and whole
+        gc         Remove from the store what no run and no tag leads to
+        resume     Prove that interrupted training is the training that was never interrupted, bit for bit
+        publish    Publish a release to the Hugging Face Hub, whole or not at all
+        verify     Check a release: bytes, signature, card, arithmetic, weights, measurements
+        sign       Sign a copy of a release
+        keys       The key that signs releases
+        doctor     Say what this machine has, and what is missing"
     `)
   })
 
@@ -78,7 +82,7 @@ describe("exp", () => {
         --set string          name=value: a parameter of the experiment
         --runs string         where runs and the store live
         --json                for machines: JSON instead of text
-        --jobs, -j integer    steps side by side
+        --jobs, -j integer    steps side by side at most, where they fit
         --until string        stop after this step: a kind, a label or an id
 
       GLOBAL FLAGS
@@ -107,17 +111,21 @@ describe("exp", () => {
         --log-level <all|trace|debug|info|warn|warning|error|fatal|none>    Sets the minimum log level (choices: all, trace, debug, info, warn, warning, error, fatal, none)
 
       SUBCOMMANDS
-        plan      Show what an experiment would do: what is done, what will run, what it costs
-        run       Run an experiment: do what its plan asks for and the store lacks
-        ls        List runs
-        show      Show a run: its steps, its winner, its release
-        why       Say why a step will run: what differs from the nearest result in the store
-        diff      Compare two runs: what went in, and what came out
-        tag       Give a run a name, or list the names there are
-        check     Check that everything in the store is there and whole
-        gc        Remove from the store what no run and no tag leads to
-        resume    Prove that interrupted training is the training that was never interrupted, bit for bit
-        doctor    Say what this machine has, and what is missing
+        plan       Show what an experiment would do: what is done, what will run, what it costs
+        run        Run an experiment: do what its plan asks for and the store lacks
+        ls         List runs
+        show       Show a run: its steps, its winner, its release
+        why        Say why a step will run: what differs from the nearest result in the store
+        diff       Compare two runs: what went in, and what came out
+        tag        Give a run a name, or list the names there are
+        check      Check that everything in the store is there and whole
+        gc         Remove from the store what no run and no tag leads to
+        resume     Prove that interrupted training is the training that was never interrupted, bit for bit
+        publish    Publish a release to the Hugging Face Hub, whole or not at all
+        verify     Check a release: bytes, signature, card, arithmetic, weights, measurements
+        sign       Sign a copy of a release
+        keys       The key that signs releases
+        doctor     Say what this machine has, and what is missing
       stderr:
 
       ERROR
@@ -209,7 +217,8 @@ describe("an experiment file", () => {
       "exit 1
       stderr:
       error: tiny.ts does not type-check; nothing was run
-      tiny.ts(6,44): error TS2322: Type 'string' is not assignable to type 'number'."
+      tiny.ts(6,44): error TS2322: Type 'string' is not assignable to type 'number'.
+        hint: the compiler says file(line,column); mend the first, others often follow from it"
     `)
     assert.deepStrictEqual(fs.readdirSync(join(folder, "runs")), [".cache"])
   })

@@ -1,0 +1,45 @@
+/** What checks find. A check never stops at the first thing that is wrong, and says of what it could not do why. */
+import * as Schema from "effect/Schema"
+
+export const CheckName = Schema.Literals([
+  "hashes",
+  "signature",
+  "card",
+  "arithmetic",
+  "consistency",
+  "weights",
+  "measurements",
+  "replay",
+])
+export type CheckName = typeof CheckName.Type
+
+export const Finding = Schema.Struct({
+  check: CheckName,
+  /** What was looked at: a file, a figure, a signature. */
+  what: Schema.String,
+  /** `skipped`: not done, or nothing that speaks for or against; `detail` says why. */
+  state: Schema.Literals(["ok", "wrong", "skipped"]),
+  detail: Schema.String,
+})
+export type Finding = typeof Finding.Type
+
+type Say = (what: string, detail: string) => Finding
+
+/** The three ways of saying something within one check. */
+export const within = (check: CheckName): { readonly ok: Say; readonly wrong: Say; readonly skipped: Say } => {
+  const say =
+    (state: Finding["state"]): Say =>
+    (what, detail) => ({ check, what, state, detail: firstLines(detail) })
+  return { ok: say("ok"), wrong: say("wrong"), skipped: say("skipped") }
+}
+
+/** Of an error: what happened, without the hint, which speaks to whoever makes releases. */
+const firstLines = (text: string): string => text.split(/\n\s*hint:/)[0]!.trim()
+
+/** On one line, and without what would steer a terminal or cannot be seen: the words may be those of a stranger's file. */
+export const plainly = (words: string): string =>
+  words
+    .replaceAll(/\s*\n\s*/g, "; ")
+    .replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (sign) => `\\u{${sign.codePointAt(0)!.toString(16)}}`)
+
+export const isWrong = ({ state }: Finding): boolean => state === "wrong"

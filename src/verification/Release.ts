@@ -1,0 +1,104 @@
+/**
+ * A release folder opened for checking: what lies in it, its files as figures, and a folder of links to the release's own files alone,
+ * so that what was added on the way here (and the signature, which came later) changes nothing that is made again.
+ */
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { dirname, join, resolve } from "node:path"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { type ReleaseFiles, readFolder } from "../release/Folder.ts"
+import { STATEMENT } from "../release/Provenance.ts"
+import { ENVELOPE } from "../release/Signature.ts"
+import { SUMS } from "../release/Sums.ts"
+import { type Listing, listRelease } from "./Listing.ts"
+
+export class NoRelease extends Schema.TaggedError<NoRelease>()("NoRelease", {
+  folder: Schema.String,
+  problem: Schema.String,
+  hint: Schema.String,
+}) {
+  override get message() {
+    return `${this.folder}: ${this.problem}\n  hint: ${this.hint}`
+  }
+}
+
+export interface Release {
+  readonly listing: Listing
+  /** Folder of links to the release's own files. */
+  readonly view: string
+  /** Absent when a file cannot be read; `problem` says which. */
+  readonly files: ReleaseFiles | undefined
+  readonly problem: string | undefined
+}
+
+/** By any of these a release is known, even if the others are gone. */
+const MARKS = ["release.json", SUMS, STATEMENT]
+
+/** Longer than any text of a release: what is longer is hashed, and not read. */
+export const LONGEST_TEXT = 1 << 28
+/** Deeper than any model. What is asked for by name alone, such as a list of tensors, is made for no more than this. */
+const MOST_LAYERS = 4096
+
+const isText = (path: string): boolean => !/\.(?:safetensors|gguf)$/.test(path)
+
+/** The files as figures, or why they are not looked at. Whatever a stranger wrote into them, this ends soon and in little memory. */
+const figuresIn = Effect.fnUntraced(function* ({ files: entries }: Listing, view: string) {
+  const long = entries.find(({ path, bytes }) => isText(path) && bytes > LONGEST_TEXT)
+  if (long !== undefined) return { problem: `${long.path} has ${long.bytes} bytes: no text of a release is so long` }
+  const read = yield* Effect.result(
+    readFolder(view).pipe(
+      Effect.mapError(({ path, problem }) => `${path.slice(view.length + 1)}: ${problem}`),
+      Effect.catchDefect((cause) => Effect.fail(cause instanceof Error ? cause.message : String(cause))),
+    ),
+  )
+  if (read._tag === "Failure") return { problem: read.failure.slice(0, 1000) }
+  const { training, state } = read.success
+  const layers = Math.max(training.architecture.layers, state.architecture.layers)
+  return layers > MOST_LAYERS ? { problem: `it says that it has ${layers} layers` } : { files: read.success }
+})
+
+/** A link where links can be made, else a copy. */
+export const linkOrCopy = (from: string, to: string): void => {
+  mkdirSync(dirname(to), { recursive: true })
+  try {
+    symlinkSync(resolve(from), to)
+  } catch {
+    copyFileSync(from, to)
+  }
+}
+
+/** A folder for what checks make, gone with the scope. */
+export const temporary = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "exp-verify-"))),
+  (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true })),
+)
+
+export const openRelease = Effect.fn("verification.openRelease")(function* (folder: string) {
+  if (!existsSync(folder))
+    return yield* new NoRelease({
+      folder,
+      problem: "there is no such folder",
+      hint: "name a release folder, a run (`exp ls`), or a repository of the Hub as org/name",
+    })
+  // looked for before anything is walked through: somebody may have named a home folder
+  if (!MARKS.some((mark) => existsSync(join(folder, mark))))
+    return yield* new NoRelease({
+      folder,
+      problem: `it is no release: it has none of ${MARKS.join(", ")}`,
+      hint: "a release is the folder that `exp run` names at its end",
+    })
+  const listing = yield* Effect.try({
+    try: () => listRelease(folder),
+    catch: (cause) =>
+      new NoRelease({
+        folder,
+        problem: cause instanceof Error ? cause.message : String(cause),
+        hint: "see that it is a folder and can be read",
+      }),
+  })
+  const view = yield* temporary
+  for (const { path } of listing.files) if (path !== ENVELOPE) linkOrCopy(join(folder, path), join(view, path))
+  const { files, problem } = { files: undefined, problem: undefined, ...(yield* figuresIn(listing, view)) }
+  return { listing, view, files, problem } satisfies Release
+})

@@ -1,0 +1,108 @@
+/**
+ * The texts that a release was measured on, which it does not hold: from the local store, by the identity its tokens had, or from a
+ * folder of sources (`--corpus`), by the ids of the documents that have a score.
+ */
+import { existsSync } from "node:fs"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { readTokens } from "../data/Pack.ts"
+import * as Source from "../data/Source.ts"
+import type { Tokenizer } from "../data/Tokenizer.ts"
+import type { TokenSequence } from "../engine/Engine.ts"
+import type { Part } from "../model/Corpus.ts"
+import type { ReleaseFiles } from "../release/Folder.ts"
+import type { Manifest } from "../store/Manifest.ts"
+import { Store } from "../store/Store.ts"
+
+/** Nothing that is measured on other texts speaks for or against a release. */
+export class OtherTexts extends Schema.TaggedError<OtherTexts>()("OtherTexts", {
+  file: Schema.String,
+  sha256: Schema.String,
+  said: Schema.String,
+}) {
+  override get message() {
+    return `${this.file} is not the file that the release was made from: its sha256 is ${this.sha256}, not ${this.said}\n  hint: \`corpus_inventory.json\` names the files`
+  }
+}
+
+export interface MeasuredDocument {
+  readonly id: string
+  readonly source: string
+  readonly bytes: number
+}
+
+export interface Texts {
+  /** Where they come from, in words. */
+  readonly from: string
+  /** Documents of a part; undefined where that part cannot be told from here. */
+  readonly documents: (
+    part: Part,
+  ) => Effect.Effect<
+    | { readonly documents: ReadonlyArray<MeasuredDocument>; readonly sequences: ReadonlyArray<TokenSequence> }
+    | undefined,
+    Error
+  >
+}
+
+/** A stored artifact by what it was made from, every byte of it hashed. */
+export const stored = Effect.fn("verification.stored")(function* (
+  root: string,
+  kind: string,
+  identity: string | undefined,
+) {
+  if (identity === undefined || !existsSync(root)) return undefined
+  return yield* Effect.gen(function* () {
+    const store = yield* Store
+    const found: Array<{ readonly manifest: Manifest; readonly path: string }> = []
+    for (const manifest of yield* store.list(kind)) {
+      if (manifest.identity !== identity) continue
+      const whole = yield* Effect.option(store.verify(manifest.artifact))
+      if (whole._tag === "Some") found.push({ manifest, path: store.pathOf(manifest.artifact) })
+    }
+    return found
+  }).pipe(Effect.provide(Store.layer(root)))
+})
+
+export const textsFromStore = Effect.fn("verification.textsFromStore")(function* (root: string, files: ReleaseFiles) {
+  const packed = (yield* stored(root, "pack", files.release.keys["pack"]))?.[0]
+  if (packed === undefined) return undefined
+  const tokens = yield* readTokens(packed.path)
+  return {
+    from: `the store, ${packed.manifest.artifact}`,
+    documents: Effect.fnUntraced(function* (part: Part) {
+      const documents = tokens.documents.filter((document) => document.part === part)
+      const sequences = yield* Effect.forEach(documents, (document) =>
+        Effect.map(tokens.tokensOf(document), (ids) => ({ id: document.id, ids })),
+      )
+      return { documents, sequences }
+    }),
+  } satisfies Texts
+})
+
+export const textsFromFolder = Effect.fn("verification.textsFromFolder")(function* (
+  folder: string,
+  files: ReleaseFiles,
+  tokenizer: Tokenizer,
+) {
+  const wanted = new Set(files.scores.documents.map(({ id }) => id))
+  const documents: Array<MeasuredDocument> = []
+  const sequences: Array<TokenSequence> = []
+  const listing = yield* Source.list(folder)
+  for (const { source } of files.sourceLosses.sources) {
+    const located = yield* Source.find(folder, listing, source)
+    const said = files.inventory.sources.find((one) => one.source === source)?.sha256
+    const sha256 = yield* Source.sha256OfFile(located.path)
+    if (sha256 !== said) return yield* new OtherTexts({ file: located.path, sha256, said: said ?? "none" })
+    yield* Source.forEachBatch(located, undefined, (batch) => {
+      for (const { id, text } of batch) {
+        if (!wanted.has(id)) continue
+        documents.push({ id, source, bytes: Buffer.byteLength(text) })
+        sequences.push({ id, ids: [files.tokens.bosId, ...tokenizer.encode(text), files.tokens.eosId] })
+      }
+    })
+  }
+  return {
+    from: folder,
+    documents: (part) => Effect.succeed(part === "validation" ? { documents, sequences } : undefined),
+  } satisfies Texts
+})
