@@ -11,6 +11,8 @@ export type {
   Corpus,
   Decoding,
   Model,
+  Published,
+  Quantised,
   Release,
   Scored,
   Selected,
@@ -25,6 +27,8 @@ export { benchmark } from "./steps/Benchmark.ts"
 export { corpus } from "./steps/Corpus.ts"
 export { decay } from "./steps/Decay.ts"
 export { pack } from "./steps/Pack.ts"
+export { publish } from "./steps/Publish.ts"
+export { quantise } from "./steps/Quantise.ts"
 export { release } from "./steps/Release.ts"
 export { select } from "./steps/Select.ts"
 export { sweep } from "./steps/Sweep.ts"

@@ -3,7 +3,20 @@
  */
 
 import { Effect, FileSystem } from "effect"
-import { benchmark, corpus, decay, each, experiment, pack, select, sweep, tokenizer, train } from "exp"
+import {
+  benchmark,
+  corpus,
+  decay,
+  each,
+  experiment,
+  pack,
+  publish,
+  release,
+  select,
+  sweep,
+  tokenizer,
+  train,
+} from "exp"
 
 const model = { layers: 1, width: 64, heads: 1 }
 const recipe = { model, rowsPerStep: 1, peakLr: 1e-3, warmupSteps: 0, seed: 1, keepEvery: 10 }
@@ -18,6 +31,14 @@ export const right = experiment("right", function* () {
   const best = yield* select({ among: [scored], by: "val_loss_mixed" })
   const decoding = yield* sweep({ model: best })
 
+  // @ts-expect-error what was not released cannot be published
+  yield* publish({ release: best, to: "our-org/model" })
+  // quantised files may come along or not
+  yield* release({ model: best, decoding, name: "a", license: "MIT" })
+  // @ts-expect-error decoding settings are none
+  yield* release({ model: best, decoding, quantised: decoding, name: "a", license: "MIT" })
+  // @ts-expect-error what licences ask for is set aside by a reason alone
+  yield* release({ model: best, decoding, name: "a", license: "MIT", licensing: { override: true } })
   // @ts-expect-error a corpus cannot be swept
   yield* sweep({ model: texts })
   // @ts-expect-error a model that was never measured cannot be swept

@@ -42,6 +42,8 @@ export interface TrainRequest {
   readonly endStep: number
   readonly schedule: LrSchedule
   readonly optimizer: Optimizer
+  /** Losses of the steps before, oldest first: what a jump of the loss is told by, after an interruption as without one. */
+  readonly recentLosses?: ReadonlyArray<number>
   /** After these many steps a checkpoint `step_<n>` is written below `checkpoints`, whole or absent. */
   readonly checkpoints: { readonly folder: string; readonly at: ReadonlyArray<number>; readonly moments: boolean }
   /** A checkpoint with moments kept for going on after an interruption; replaced whole. */

@@ -6,10 +6,25 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
+import { Activations } from "./Activations.ts"
 import { Engine, EngineFailed } from "./Engine.ts"
 import { numerics } from "./tfjs/Numerics.ts"
 
-export const layer: Layer.Layer<Engine> = Layer.effect(
+const unloadable = (cause: unknown) =>
+  new EngineFailed({
+    engine: numerics.name,
+    doing: "loading",
+    problem: cause instanceof Error ? cause.message : String(cause),
+    hint: "run `npm ci` again",
+  })
+
+const activations = Layer.succeed(Activations, (request) =>
+  Effect.tryPromise({ try: () => import("./tfjs/Activations.ts"), catch: unloadable }).pipe(
+    Effect.flatMap(({ activations }) => activations(request)),
+  ),
+)
+
+const engine: Layer.Layer<Engine> = Layer.effect(
   Engine,
   Effect.gen(function* () {
     const scope = yield* Effect.scope
@@ -17,13 +32,7 @@ export const layer: Layer.Layer<Engine> = Layer.effect(
       Effect.gen(function* () {
         const { layer } = yield* Effect.tryPromise({
           try: () => import("./tfjs/TfjsEngine.ts"),
-          catch: (cause) =>
-            new EngineFailed({
-              engine: numerics.name,
-              doing: "loading",
-              problem: cause instanceof Error ? cause.message : String(cause),
-              hint: "run `npm ci` again",
-            }),
+          catch: unloadable,
         })
         return Context.get(yield* Layer.buildWithScope(layer, scope), Engine)
       }),
@@ -39,3 +48,5 @@ export const layer: Layer.Layer<Engine> = Layer.effect(
     })
   }),
 )
+
+export const layer: Layer.Layer<Engine> = Layer.merge(engine, activations)

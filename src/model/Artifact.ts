@@ -219,9 +219,31 @@ export class Decoding extends Handle<"Decoding"> {
   readonly _tag = "Decoding"
 }
 
+/** A model as GGUF files of several types, each measured against the model itself. */
+export class Quantised extends Handle<"Quantised"> {
+  readonly _tag = "Quantised"
+}
+
 /** A folder that could be published as it is. */
 export class Release extends Handle<"Release"> {
   readonly _tag = "Release"
 }
 
-export type Any = Corpus | Tokenizer | Tokens | Trained | StableCheckpoint | Tail | Model | Scored | Decoding | Release
+/** A release that was published: the receipt that says which revision of which repository is which bytes. */
+export class Published extends Handle<"Published"> {
+  readonly _tag = "Published"
+}
+
+export type Any =
+  | Corpus
+  | Tokenizer
+  | Tokens
+  | Trained
+  | StableCheckpoint
+  | Tail
+  | Model
+  | Scored
+  | Decoding
+  | Quantised
+  | Release
+  | Published

@@ -39,12 +39,12 @@ describe("a fan-out", () => {
       }),
     )
     expect(planText(nodes)).toMatchInlineSnapshot(`
-      "corpus-4afd5fa5fb53  corpus
-      tokenizer-8bf036c2e6a9  tokenizer  corpus=corpus-4afd5fa5fb53
-      pack-cf1e56d2dd8b  pack  corpus=corpus-4afd5fa5fb53  tokenizer=tokenizer-8bf036c2e6a9
-      train-415e70954f28  train 0→300  tokens=pack-cf1e56d2dd8b
-      decay-a9fd5e8601a3  decay 100→110  from=train-415e70954f28#step_100
-      decay-913cdd85ba9a  decay 300→310  from=train-415e70954f28#step_300"
+      "corpus-1a9b6c3ba309  corpus
+      tokenizer-92d2aa2be905  tokenizer  corpus=corpus-1a9b6c3ba309
+      pack-3f492a4674d3  pack  corpus=corpus-1a9b6c3ba309  tokenizer=tokenizer-92d2aa2be905
+      train-4d3b5bb2a245  train 0→300  tokens=pack-3f492a4674d3
+      decay-c67ad69776e0  decay 100→110  from=train-4d3b5bb2a245#step_100
+      decay-b451d3a07f87  decay 300→310  from=train-4d3b5bb2a245#step_300"
     `)
   })
 
@@ -62,17 +62,17 @@ describe("a fan-out", () => {
       }),
     )
     expect(planText(nodes)).toMatchInlineSnapshot(`
-      "corpus-4afd5fa5fb53  corpus
-      tokenizer-8bf036c2e6a9  tokenizer  corpus=corpus-4afd5fa5fb53
-      pack-cf1e56d2dd8b  pack  corpus=corpus-4afd5fa5fb53  tokenizer=tokenizer-8bf036c2e6a9
-      train-415e70954f28  train 0→300  tokens=pack-cf1e56d2dd8b
-      decay-2ed035044343  decay 100→150  from=train-415e70954f28#step_100
-      benchmark-67015372ca0f  benchmark step_125  model=decay-2ed035044343#step_125
-      benchmark-91cccf15def4  benchmark step_150  model=decay-2ed035044343#step_150
-      decay-c3762e2738d7  decay 200→250  from=train-415e70954f28#step_200
-      benchmark-bccc2ddace01  benchmark step_225  model=decay-c3762e2738d7#step_225
-      benchmark-69bbb2814f4c  benchmark step_250  model=decay-c3762e2738d7#step_250
-      select-56550705c9b0  select by val_loss_mixed  among=benchmark-67015372ca0f,benchmark-91cccf15def4,benchmark-bccc2ddace01,benchmark-69bbb2814f4c"
+      "corpus-1a9b6c3ba309  corpus
+      tokenizer-92d2aa2be905  tokenizer  corpus=corpus-1a9b6c3ba309
+      pack-3f492a4674d3  pack  corpus=corpus-1a9b6c3ba309  tokenizer=tokenizer-92d2aa2be905
+      train-4d3b5bb2a245  train 0→300  tokens=pack-3f492a4674d3
+      decay-1b34d339c5e7  decay 100→150  from=train-4d3b5bb2a245#step_100
+      benchmark-52559c378ae5  benchmark step_125  model=decay-1b34d339c5e7#step_125
+      benchmark-f0197e1b6948  benchmark step_150  model=decay-1b34d339c5e7#step_150
+      decay-d7ae459c829a  decay 200→250  from=train-4d3b5bb2a245#step_200
+      benchmark-f9abd22a9991  benchmark step_225  model=decay-d7ae459c829a#step_225
+      benchmark-7f2367beb087  benchmark step_250  model=decay-d7ae459c829a#step_250
+      select-a0a0dfddfee0  select by val_loss_mixed  among=benchmark-52559c378ae5,benchmark-f0197e1b6948,benchmark-f9abd22a9991,benchmark-7f2367beb087"
     `)
   })
 
@@ -94,16 +94,16 @@ describe("a fan-out", () => {
       }),
     )
     expect(planText(nodes)).toMatchInlineSnapshot(`
-      "corpus-4afd5fa5fb53  corpus
-      tokenizer-8bf036c2e6a9  tokenizer  corpus=corpus-4afd5fa5fb53
-      pack-cf1e56d2dd8b  pack  corpus=corpus-4afd5fa5fb53  tokenizer=tokenizer-8bf036c2e6a9
-      train-415e70954f28  train 0→300  tokens=pack-cf1e56d2dd8b
-      each-e7fb024bf57b  each ×≤10  of=train-415e70954f28#*
-        decay-b98ea29ba9a8  decay +50  from=item
-        benchmark-0cb1c220dd8a  benchmark +25  model=decay-b98ea29ba9a8#+25
-        benchmark-daaef8a1e3d9  benchmark +50  model=decay-b98ea29ba9a8#+50
-      select-0b85e5be6595  select by val_loss_mixed  among=each-e7fb024bf57b
-      sweep-f312698da922  sweep decoding  model=select-0b85e5be6595"
+      "corpus-1a9b6c3ba309  corpus
+      tokenizer-92d2aa2be905  tokenizer  corpus=corpus-1a9b6c3ba309
+      pack-3f492a4674d3  pack  corpus=corpus-1a9b6c3ba309  tokenizer=tokenizer-92d2aa2be905
+      train-4d3b5bb2a245  train 0→300  tokens=pack-3f492a4674d3
+      each-3c7ece5789b3  each ×≤10  of=train-4d3b5bb2a245#*
+        decay-1bfe6fdbc667  decay +50  from=item
+        benchmark-872c53002d04  benchmark +25  model=decay-1bfe6fdbc667#+25
+        benchmark-35deed19b327  benchmark +50  model=decay-1bfe6fdbc667#+50
+      select-7a76d4fab7f3  select by val_loss_mixed  among=each-3c7ece5789b3
+      sweep-36658aa33553  sweep decoding  model=select-7a76d4fab7f3"
     `)
     expect(forecastOf(nodes)).toMatchInlineSnapshot(`
       {
@@ -321,19 +321,19 @@ describe("a mistake is an error of the plan, with what to do about it", () => {
 
       a setting there is not inside a parameter
       corpus: \`split.holdot\`: expected no excess property
-        hint: \`corpus\` takes \`from\`, \`train\`, \`evaluate\`, \`split\`
+        hint: \`corpus\` takes \`from\`, \`train\`, \`evaluate\`, \`split\`, \`rights\`
 
       a number JSON cannot say
       train: \`peakLr\`: expected a finite number; \`peakLr\`: expected a value greater than 0
         hint: \`train\` takes \`model\`, \`steps\`, \`rowsPerStep\`, \`peakLr\`, \`warmupSteps\`, \`keepEvery\`, \`validateEvery\`, \`optimizer\`, \`seed\`
 
       an input that is missing
-      tokenizer: input \`corpus\` is not an artifact
-        hint: pass what another step returned
+      tokenizer: input \`corpus\` is not a \`Corpus\`
+        hint: pass what another step returned, after \`yield*\`
 
       an input without \`yield*\`
-      tokenizer: input \`corpus\` is not an artifact
-        hint: pass what another step returned
+      tokenizer: input \`corpus\` is not a \`Corpus\`
+        hint: pass what another step returned, after \`yield*\`
 
       a warm-up longer than the run
       train: warm-up of 10 steps is longer than the run of 9

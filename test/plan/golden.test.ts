@@ -15,23 +15,23 @@ const root = join(import.meta.dirname, "../..")
 describe("the plan of experiments/small-en-it.ts", () => {
   it("is this one", () => {
     expect(textOf(smallEnIt)).toMatchInlineSnapshot(`
-      "corpus-1743fb6f6c93  corpus
-      tokenizer-c3979a6ff3cd  tokenizer  corpus=corpus-1743fb6f6c93
-      pack-c408f710bf0a  pack  corpus=corpus-1743fb6f6c93  tokenizer=tokenizer-c3979a6ff3cd
-      train-78b512d41252  train 0→300  tokens=pack-c408f710bf0a
-      decay-665144bd4398  decay 200→280  from=train-78b512d41252#step_200
-      benchmark-b1c544c6f37c  benchmark step_220  model=decay-665144bd4398#step_220
-      benchmark-e03a03dd5144  benchmark step_240  model=decay-665144bd4398#step_240
-      benchmark-2f2aba5af0a6  benchmark step_260  model=decay-665144bd4398#step_260
-      benchmark-ac77ee8f659b  benchmark step_280  model=decay-665144bd4398#step_280
-      decay-c226d106caf4  decay 300→380  from=train-78b512d41252#step_300
-      benchmark-d44edf442c52  benchmark step_320  model=decay-c226d106caf4#step_320
-      benchmark-e264ed002c17  benchmark step_340  model=decay-c226d106caf4#step_340
-      benchmark-47f9fce09ade  benchmark step_360  model=decay-c226d106caf4#step_360
-      benchmark-3e6ae0f3eb31  benchmark step_380  model=decay-c226d106caf4#step_380
-      select-36852c57c605  select by val_loss_mixed  among=benchmark-b1c544c6f37c,benchmark-e03a03dd5144,benchmark-2f2aba5af0a6,benchmark-ac77ee8f659b,benchmark-d44edf442c52,benchmark-e264ed002c17,benchmark-47f9fce09ade,benchmark-3e6ae0f3eb31
-      sweep-09b480f67be9  sweep decoding  model=select-36852c57c605
-      release-713d274bf47f  release small-en-it  model=select-36852c57c605  decoding=sweep-09b480f67be9"
+      "corpus-6445a97b89ca  corpus
+      tokenizer-9aa8a5ccd162  tokenizer  corpus=corpus-6445a97b89ca
+      pack-469697941dae  pack  corpus=corpus-6445a97b89ca  tokenizer=tokenizer-9aa8a5ccd162
+      train-a03efe376381  train 0→300  tokens=pack-469697941dae
+      decay-0b6bfbc45d1a  decay 200→280  from=train-a03efe376381#step_200
+      benchmark-242cd3fc25c5  benchmark step_220  model=decay-0b6bfbc45d1a#step_220
+      benchmark-fefff156b546  benchmark step_240  model=decay-0b6bfbc45d1a#step_240
+      benchmark-88b95c296cbf  benchmark step_260  model=decay-0b6bfbc45d1a#step_260
+      benchmark-1da2a923bf96  benchmark step_280  model=decay-0b6bfbc45d1a#step_280
+      decay-875ebe343a4e  decay 300→380  from=train-a03efe376381#step_300
+      benchmark-c2c7c3879c31  benchmark step_320  model=decay-875ebe343a4e#step_320
+      benchmark-3c3beb7b30ea  benchmark step_340  model=decay-875ebe343a4e#step_340
+      benchmark-3f10322facd3  benchmark step_360  model=decay-875ebe343a4e#step_360
+      benchmark-883e51fec7ec  benchmark step_380  model=decay-875ebe343a4e#step_380
+      select-e9e9f87b06dc  select by val_loss_mixed  among=benchmark-242cd3fc25c5,benchmark-fefff156b546,benchmark-88b95c296cbf,benchmark-1da2a923bf96,benchmark-c2c7c3879c31,benchmark-3c3beb7b30ea,benchmark-3f10322facd3,benchmark-883e51fec7ec
+      sweep-eff942fa0180  sweep decoding  model=select-e9e9f87b06dc
+      release-f2b059841efe  release small-en-it  model=select-e9e9f87b06dc  decoding=sweep-eff942fa0180"
     `)
   })
 

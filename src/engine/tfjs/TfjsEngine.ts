@@ -288,7 +288,7 @@ const make = (settings: Settings) =>
           const { index } = rows
           const { architecture, rowsPerStep, schedule, optimizer } = request
           const specials = new Set([index.bosId, index.eosId, index.padId])
-          const recent: Array<number> = []
+          const recent = (request.recentLosses ?? []).slice(-SPIKE_WINDOW)
           const tokensPerStep = rowsPerStep * index.context
           /** Writes `<folder>/step_<n>` of the last step, or of the one before it. */
           const keep = (folder: string, moments: boolean, { before } = { before: 0 as 0 | 1 }) => {
