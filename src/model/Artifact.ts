@@ -222,6 +222,12 @@ export class Decoding extends Handle<"Decoding"> {
 /** A model as GGUF files of several types, each measured against the model itself. */
 export class Quantised extends Handle<"Quantised"> {
   readonly _tag = "Quantised"
+  /** What the files say of themselves. */
+  readonly known: { readonly name: string; readonly license: string }
+  constructor(ref: Ref, known: Quantised["known"]) {
+    super(ref)
+    this.known = known
+  }
 }
 
 /** A folder that could be published as it is. */

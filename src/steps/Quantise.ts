@@ -59,7 +59,7 @@ export const quantise = Step.make("quantise", {
     pick: Pick.pipe(Schema.withConstructorDefault(Effect.succeed({ by: "kld" as const, atMost: 0.01 }))),
   },
   inputs: { model: Scored, decoding: Decoding },
-  output: (ref) => new Quantised(ref),
+  output: (ref, { name, license }) => new Quantised(ref, { name, license }),
   label: ({ types }) => `quantise ${types.join(" ")}`,
   check: ({ types }) =>
     types.length === 0 || new Set(types).size < types.length

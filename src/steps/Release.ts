@@ -55,7 +55,13 @@ export const release = Step.make("release", {
   inputs: { model: Selected, decoding: Decoding, quantised: Step.optional(Quantised) },
   output: (ref) => new Release(ref),
   label: ({ name }) => `release ${name}`,
-  check: ({ license }) => {
+  check: ({ name, license }, { quantised }) => {
+    const said = quantised?.known
+    if (said !== undefined && (said.name !== name || said.license !== license))
+      return {
+        problem: `its quantised files say \`${said.name}\` under ${said.license}, it is \`${name}\` under ${license}`,
+        hint: "give `quantise` and `release` the same `name` and `license`",
+      }
     const [unknown] = licensesIn(parseExpression(license)).filter(({ rule }) => rule === "unknown")
     const meant = unknown && didYouMean(unknown.id, candidateLicenses)
     return meant === undefined

@@ -136,10 +136,9 @@ describe("exp why", () => {
 
   it("looks into a fan-out over what was found in the store, copy by copy", async () => {
     const folder = await world()
-    const fan = fake.replace("each([base.stableAt(2), base.stableAt(4)],", "each(base.stable,").replace(
-      "return yield* benchmark({ model })\n  })",
-      "return yield* benchmark({ model })\n  }, { atMost: 3 })",
-    )
+    const fan = fake
+      .replace("each([base.stableAt(2), base.stableAt(4)],", "each(base.stable,")
+      .replace("return yield* benchmark({ model })\n  })", "return yield* benchmark({ model })\n  }, { atMost: 3 })")
     assert.notStrictEqual(fan, fake)
     fs.writeFileSync(join(folder, "fake.ts"), fan)
     expect(shown(await why(folder, "release", "--set", "steps=6"))).toMatchInlineSnapshot(`

@@ -1,6 +1,19 @@
 import { it as effectIt } from "@effect/vitest"
 import { Effect, Schema } from "effect"
-import { benchmark, corpus, decay, each, experiment, pack, select, sweep, tokenizer, train } from "exp"
+import {
+  benchmark,
+  corpus,
+  decay,
+  each,
+  experiment,
+  pack,
+  quantise,
+  release,
+  select,
+  sweep,
+  tokenizer,
+  train,
+} from "exp"
 import { assert, describe, expect, it } from "vitest"
 import { planText } from "../../src/cli/PlanText.ts"
 import { forecastOf } from "../../src/plan/Forecast.ts"
@@ -257,6 +270,15 @@ const mistakes: Readonly<Record<string, readonly [Experiment, Readonly<Record<st
       return yield* corpus({ from: "texts", train: { en: ["web"], it: ["web"] } })
     }),
   ],
+  "quantised files that say another licence": [
+    experiment("e", function* () {
+      const model = yield* scored()
+      const decoding = yield* sweep({ model })
+      const quantised = yield* quantise({ model, decoding, name: "e", license: "MIT" })
+      const best = yield* select({ among: [model], by: "val_loss_mixed" })
+      return yield* release({ model: best, decoding, quantised, name: "e", license: "CC0-1.0" })
+    }),
+  ],
   "a name that is no folder": [experiment("../e", function* () {})],
 }
 
@@ -354,6 +376,10 @@ describe("a mistake is an error of the plan, with what to do about it", () => {
       a source named twice
       corpus: source \`web\` is named twice
         hint: name each source once
+
+      quantised files that say another licence
+      release: its quantised files say \`e\` under MIT, it is \`e\` under CC0-1.0
+        hint: give \`quantise\` and \`release\` the same \`name\` and \`license\`
 
       a name that is no folder
       experiment: \`../e\` cannot name a folder
