@@ -8,7 +8,7 @@ import type { Node } from "../plan/Plan.ts"
 import type { InputRecord, Manifest } from "../store/Manifest.ts"
 import { Store } from "../store/Store.ts"
 import { turns, within } from "./FanOut.ts"
-import { keyOf } from "./Run.ts"
+import { keyOf } from "./Key.ts"
 
 export type Standing =
   | { readonly _tag: "Cached"; readonly artifact: string; readonly code: string }

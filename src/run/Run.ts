@@ -14,19 +14,19 @@ import type * as Path from "effect/Path"
 import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { Engine, type Numerics } from "../engine/Engine.ts"
+import { Engine } from "../engine/Engine.ts"
 import type { Ref } from "../model/Artifact.ts"
-import { digest } from "../model/Digest.ts"
 import type { Node } from "../plan/Plan.ts"
 import { ordinary } from "../plan/Resources.ts"
 import type { Input, Lineage, Outcome, RunFacts, Work } from "../plan/Work.ts"
 import { Room } from "../store/Disk.ts"
-import { artifactName, type InputRecord, type Manifest } from "../store/Manifest.ts"
+import type { InputRecord, Manifest } from "../store/Manifest.ts"
 import { type ArtifactDamaged, Store, type StoreFailed } from "../store/Store.ts"
 import { codeDigest } from "./Code.ts"
 import { turns, withBodies, within } from "./FanOut.ts"
 import { foreseen } from "./Foresight.ts"
 import { frontier } from "./Frontier.ts"
+import { keyOf } from "./Key.ts"
 import { type Machine, thisMachine } from "./Machine.ts"
 import { Places } from "./Places.ts"
 import { Reporter } from "./Reporter.ts"
@@ -52,50 +52,6 @@ export interface StepResult {
   /** Absent for a fan-out, which makes nothing itself. */
   readonly manifest?: Manifest
   readonly made: boolean
-}
-
-export interface Keyed {
-  readonly key: string
-  readonly identity: string
-  readonly artifact: string
-}
-
-/** Key and identity of a node whose inputs are known. `outside`: digests of what its parameters name in the world. */
-export const keyOf = (
-  node: Node,
-  inputs: Readonly<Record<string, Known>>,
-  manifests: (artifact: string) => Manifest,
-  outside: unknown,
-  numerics: Numerics,
-): Keyed => {
-  const { definition } = node
-  const identities = Object.fromEntries(
-    Object.entries(inputs).map(([name, records]) => [
-      name,
-      records.map((record) => identityOf(record, definition.wholeSelection?.includes(name) ?? false, manifests)),
-    ]),
-  )
-  const of = (params: Readonly<Record<string, unknown>>) =>
-    digest({
-      kind: definition.kind,
-      version: definition.version,
-      params: outside === undefined ? params : { ...params, ...(outside as object) },
-      inputs: identities,
-      engine: definition.computes ? numerics : undefined,
-    })
-  const rigid = Object.fromEntries(Object.entries(node.params).filter(([name]) => !definition.elastic.includes(name)))
-  const key = of(node.params)
-  return {
-    key,
-    identity: definition.elastic.length === 0 ? key : of(rigid),
-    artifact: artifactName(definition.kind, key),
-  }
-}
-
-/** A selection counts as what it chose, unless the whole of it is asked for. */
-const identityOf = (record: InputRecord, whole: boolean, manifests: (artifact: string) => Manifest): string => {
-  const chosen = manifests(record.artifact).chosen
-  return chosen !== undefined && !whole ? identityOf(chosen, false, manifests) : record.identity
 }
 
 export const partFolder = (part: string): string => `checkpoints/${part}`
