@@ -202,8 +202,9 @@ export class Inference {
     const { kernels, packing } = this.#heap
     const rows = texts.reduce((sum, { length }) => sum + length, 0)
     const { x, ids: inputs } = this.#reserve(rows)
-    const words = this.#heap.integers(inputs, rows)
     const scratch = this.#heap.scratch(kernels.attentionScratchBytes(Math.max(...texts.map(({ length }) => length))))
+    // a view is of the memory as it is: whatever may make it grow comes before
+    const words = this.#heap.integers(inputs, rows)
     const each = (one: (first: number, text: Text, i: number) => void) => {
       let first = 0
       texts.forEach((text, i) => {
