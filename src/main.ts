@@ -13,6 +13,7 @@ import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Runtime from "effect/Runtime"
 import * as Schema from "effect/Schema"
 
 const runs = Flag.String("runs").pipe(Flag.withDefault("runs"), Flag.withDescription("where runs and the store live"))
@@ -341,9 +342,16 @@ const report = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
     }
   })
 
+// a terminal that is closed ends a run as Ctrl-C does: with what it has saved
+process.on("SIGHUP", () => process.kill(process.pid, "SIGTERM"))
+
 exp.pipe(
   Command.run({ version: "0.1.0" }),
   Effect.tapCause(report),
   Effect.provide(NodeServices.layer),
-  NodeRuntime.runMain({ disableErrorReporting: true }),
+  NodeRuntime.runMain({
+    disableErrorReporting: true,
+    // timers that an experiment file left behind keep nothing alive, once what was printed is out
+    teardown: (exit) => Runtime.defaultTeardown(exit, (code) => process.stdout.write("", () => process.exit(code))),
+  }),
 )

@@ -19,7 +19,7 @@ import { ExperimentRefused, NotFound } from "./Errors.ts"
 import { summary } from "./Outcome.ts"
 import { planText } from "./PlanText.ts"
 import { ndjson, plain, type Renderer, terminal } from "./Progress.ts"
-import { open, services } from "./Project.ts"
+import { open, services, setValues } from "./Project.ts"
 
 export interface RunSettings {
   readonly file: string
@@ -39,7 +39,8 @@ const rendererFor = (json: boolean): Renderer => {
 }
 
 export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
-  const { file, plan } = yield* open(settings.file, settings.set, settings.runs)
+  const project = yield* open(settings.file, settings.set, settings.runs)
+  const { file, plan } = project
   const nodes = settings.until === undefined ? plan.nodes : until(plan.nodes, settings.until)
   if (nodes === undefined)
     return yield* new NotFound({
@@ -106,27 +107,11 @@ export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
         experimentFile: relative(process.cwd(), file.path),
         experimentSource: file.source,
         planText: text,
-        parameters: plan.parameters,
+        parameters: setValues(project),
         startedAt: startedAt.toISOString(),
         repository: packageRoot,
       },
-    }).pipe(
-      Effect.provideService(Reporter, Reporter.of({ emit })),
-      Effect.onInterrupt(() =>
-        Effect.sync(() => {
-          emit({ _tag: "RunInterrupted", run: basename(folder) })
-          record({ outcome: "interrupted", releases: [] })
-        }),
-      ),
-      Effect.tapCause((cause) =>
-        Effect.sync(() => {
-          renderer.close()
-          if (Cause.hasInterruptsOnly(cause)) return
-          const error = Cause.squash(cause)
-          record({ outcome: "failed", releases: [], error: error instanceof Error ? error.message : String(error) })
-        }),
-      ),
-    )
+    }).pipe(Effect.provideService(Reporter, Reporter.of({ emit })))
     const releases = publishLinks(folder, results, store.pathOf)
     record({ outcome: "finished", releases })
     const made = results.filter((result) => result.made).length
@@ -152,8 +137,35 @@ export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
       process.stdout.write(`run      ${relative(process.cwd(), folder)}\n`)
       for (const release of releases) process.stdout.write(`release  ${relative(process.cwd(), release)}\n`)
     }
-  }).pipe(Effect.ensuring(Effect.sync(() => renderer.close())), Effect.provide(services(settings.runs)))
+  }).pipe(
+    Effect.onInterrupt(() =>
+      lastly(() => {
+        emit({ _tag: "RunInterrupted", run: basename(folder) })
+        record({ outcome: "interrupted", releases: [] })
+      }),
+    ),
+    Effect.tapCause((cause) =>
+      lastly(() => {
+        renderer.close()
+        if (Cause.hasInterruptsOnly(cause)) return
+        const error = Cause.squash(cause)
+        record({ outcome: "failed", releases: [], error: error instanceof Error ? error.message : String(error) })
+      }),
+    ),
+    Effect.ensuring(Effect.sync(() => renderer.close())),
+    Effect.provide(services(settings.runs)),
+  )
 })
+
+/** What is noted of a run that ended badly: when that fails too, as on a full disk, it is the end itself that is told. */
+const lastly = (note: () => void): Effect.Effect<void> =>
+  Effect.sync(() => {
+    try {
+      note()
+    } catch (cause) {
+      process.stderr.write(`the run's record could not be written: ${cause instanceof Error ? cause.message : cause}\n`)
+    }
+  })
 
 /** A node as `plan.json` has it. */
 const plainNode = ({ id, label, definition, params, inputs, forecast, resources, body }: Node): object => ({

@@ -56,5 +56,11 @@ export const refusals = Effect.fn("refusals")(function* (
   for (const [id, standing] of standings)
     if (standing._tag === "Cached")
       for (const { check } of ahead.after(id))
-        yield* check(store.pathOf(standing.artifact)) as Effect.Effect<void, Error>
+        yield* Effect.catch(check(store.pathOf(standing.artifact)) as Effect.Effect<void, Error>, (refusal) =>
+          // of what has rotted nothing is told: it will be made again
+          Effect.matchEffect(store.verify(standing.artifact), {
+            onFailure: () => Effect.void,
+            onSuccess: () => Effect.fail(refusal),
+          }),
+        )
 })

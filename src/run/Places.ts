@@ -69,6 +69,7 @@ export class Places {
         for (let before = 0; before < at; before++) this.#line[before]!.passed++
         this.#running.add(turn)
         Deferred.doneUnsafe(turn.begin, Exit.void)
+        if (this.#line.slice(0, at).some(({ passed }) => passed >= PATIENCE)) return
       } else if (turn.passed < PATIENCE) at++
       else return
     }

@@ -14,6 +14,7 @@ import type * as Path from "effect/Path"
 import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import * as Semaphore from "effect/Semaphore"
 import { Engine } from "../engine/Engine.ts"
 import type { Ref } from "../model/Artifact.ts"
 import type { Node } from "../plan/Plan.ts"
@@ -27,7 +28,7 @@ import { turns, withBodies, within } from "./FanOut.ts"
 import { foreseen } from "./Foresight.ts"
 import { frontier } from "./Frontier.ts"
 import { keyOf } from "./Key.ts"
-import { type Machine, thisMachine } from "./Machine.ts"
+import { type Machine, thisMachine, tooSmall } from "./Machine.ts"
 import { Places } from "./Places.ts"
 import { Reporter } from "./Reporter.ts"
 
@@ -84,6 +85,7 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
   /** What this run knows, by identity: stands in for the same thing out of an artifact of another length. */
   const standIns = new Map<string, InputRecord>()
   const known = new Map<string, Deferred.Deferred<Known, StepFailed>>()
+  const makers = new Map<string, Semaphore.Semaphore>()
   const ahead = foreseen(nodes)
   const manifestsSeen = new Map<string, Manifest>()
   const manifestOf = (artifact: string): Manifest => {
@@ -188,6 +190,17 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
       return kin
     })
 
+  /** Steps that make the same artifact do it one after the other, and only the first of them takes a place. */
+  const alone = <A, E, R>(artifact: string, work: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.suspend(() => {
+      const mine = makers.get(artifact) ?? Semaphore.makeUnsafe(1)
+      makers.set(artifact, mine)
+      return Effect.ensuring(
+        mine.withPermits(1)(work),
+        Effect.sync(() => makers.delete(artifact)),
+      )
+    })
+
   /** `lost`: what became of its artifact, by which somebody who has a place already needs it again. */
   const doStep = (node: Node, lost?: string): Effect.Effect<Known, StepFailed, Services> =>
     Effect.gen(function* () {
@@ -255,26 +268,37 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
         yield* remember(manifest)
         const seconds = (performance.now() - started) / 1000
         reporter.emit(made ? { _tag: "StepFinished", ...named, seconds } : { _tag: "StepCached", ...named })
-        results.set(node.id, { node, manifest, made })
+        results.set(node.id, { node, manifest, made: made || results.get(node.id)?.made === true })
       }).pipe(failingAs(node))
       const record = { identity: keyed.identity, artifact: keyed.artifact }
       if (lost !== undefined) {
+        const refused = tooSmall(machine, node.label, resources)
+        if (refused !== undefined) return yield* refused
         damaged(lost)
-        yield* produce
+        yield* alone(keyed.artifact, produce)
         return [record]
       }
       // the node, not the effect: what an effect holds on to is most of the memory of a large plan
       producers.set(keyed.artifact, node)
       standIns.set(record.identity, record)
-      const before = yield* store.find(keyed.artifact, damaged)
-      if (before === undefined) yield* places.within(node.label, resources, produce)
-      else {
+      const makeOrTake = Effect.gen(function* () {
+        const before = yield* store.find(keyed.artifact, damaged)
+        if (before === undefined) return yield* places.within(node.label, resources, produce)
         yield* remember(before)
         reporter.emit({ _tag: "StepCached", ...named })
         results.set(node.id, { node, manifest: before, made: false })
+      })
+      yield* alone(keyed.artifact, makeOrTake)
+      for (const { later, check } of ahead.after(node.id)) {
+        const look = check(store.pathOf(keyed.artifact)) as Effect.Effect<void, unknown, Services>
+        // what it read may have rotted: a refusal counts when every byte is as it was stored
+        const lookAgain = (refusal: unknown) =>
+          Effect.matchEffect(store.verify(keyed.artifact), {
+            onFailure: () => Effect.andThen(alone(keyed.artifact, makeOrTake), look),
+            onSuccess: () => Effect.fail(refusal),
+          })
+        yield* Effect.catch(look, lookAgain).pipe(failingAs(later))
       }
-      for (const { later, check } of ahead.after(node.id))
-        yield* (check(store.pathOf(keyed.artifact)) as Effect.Effect<void, unknown, Services>).pipe(failingAs(later))
       return [record]
     }).pipe(failingAs(node))
 

@@ -9,8 +9,10 @@
  * | `run.json`       | when, where, parameters, how it ended                                 |
  * | `artifacts/`     | links into the store, by step                                         |
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from "node:fs"
 import { basename, join, relative } from "node:path"
+import { isPlatform } from "../store/Failed.ts"
+import { replace } from "../store/Files.ts"
 import { append } from "../store/Journal.ts"
 import type { RunEvent } from "./Reporter.ts"
 import { withoutSecrets } from "./Secrets.ts"
@@ -53,7 +55,7 @@ export const create = (runs: string, experiment: string, date: Date): string => 
 }
 
 export const writeRecord = (folder: string, record: RunRecord): void =>
-  writeFileSync(join(folder, "run.json"), `${JSON.stringify(withoutSecrets(record), null, 2)}\n`)
+  replace(join(folder, "run.json"), `${JSON.stringify(withoutSecrets(record), null, 2)}\n`)
 
 export const readRecord = (folder: string): RunRecord | undefined => {
   try {
@@ -83,10 +85,17 @@ export const journal = (folder: string, event: RunEvent): void => {
     append(join(folder, "journal.ndjson"), { at: new Date().toISOString(), ...withoutSecrets(event) })
 }
 
-/** A link with a readable name to an artifact in the store; relative, so that the runs folder may be moved. */
+/**
+ * A link with a readable name to an artifact in the store; relative, so that the runs folder may be moved. A courtesy: where the system
+ * has no links, nothing is lost.
+ */
 export const link = (folder: string, name: string, target: string): void => {
   const links = join(folder, "artifacts")
-  mkdirSync(links, { recursive: true })
-  const path = join(links, name.replaceAll(/[^\p{L}\p{N}._+-]+/gu, "_"))
-  if (!existsSync(path)) symlinkSync(relative(links, target), path)
+  const path = join(links, name.replaceAll(/[^\p{L}\p{N}._+-]+/gu, "_").slice(0, 60))
+  try {
+    mkdirSync(links, { recursive: true })
+    if (!existsSync(path)) symlinkSync(relative(links, target), path)
+  } catch (cause) {
+    if (!isPlatform(cause)) throw cause
+  }
 }

@@ -7,26 +7,30 @@
 import { isAbsolute } from "node:path"
 import { secretIn, withoutTokens } from "../release/Provenance.ts"
 
-const SECRET_NAME = /token|secret|passw|credential|api_?key|access_?key|private_?key/i
-/** A shorter value is no secret worth the name, and may be part of any word. */
-const SHORTEST = 8
+const SECRET_NAME = /(^|_)(token|secrets?|password|passwd|credentials?|api_?key|access_?key|private_?key)($|_)/i
+/** A shorter value, or a mere word such as `benchmark`, cannot be told from other text. */
+const isTelling = (value: string): boolean => value.length >= 8 && !/^\p{L}+$/u.test(value)
 
 const secretValues = (): ReadonlyArray<string> =>
   Object.entries(process.env).flatMap(([name, value]) =>
     // a file of secrets has a path, which is none
-    SECRET_NAME.test(name) && value !== undefined && value.length >= SHORTEST && !isAbsolute(value) ? [value] : [],
+    SECRET_NAME.test(name) && value !== undefined && isTelling(value) && !isAbsolute(value) ? [value] : [],
   )
 
 const cleanText = (text: string, values: ReadonlyArray<string>): string =>
   withoutTokens(values.reduce((clean, value) => clean.replaceAll(value, "<redacted>"), text))
 
-/** A copy in which no string holds a secret. */
-export const withoutSecrets = <A>(value: A, values = secretValues()): A => {
-  if (typeof value === "string") return cleanText(value, values) as A
-  if (Array.isArray(value)) return value.map((each) => withoutSecrets(each, values)) as A
-  if (typeof value !== "object" || value === null) return value
-  return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, withoutSecrets(each, values)])) as A
-}
+/** Where the words of others get in. All else is our own, and `exp gc` reads artifacts' names back. */
+const FREE_TEXT: ReadonlySet<string> = new Set(["error", "text", "detail"])
+
+/** A copy in which no free text holds a secret. */
+export const withoutSecrets = <A extends object>(record: A, values = secretValues()): A =>
+  Object.fromEntries(
+    Object.entries(record).map(([name, value]) => [
+      name,
+      FREE_TEXT.has(name) && typeof value === "string" ? cleanText(value, values) : value,
+    ]),
+  ) as A
 
 /** What kind of secret an experiment or its parameters hold, which would go into every run folder; null when none. */
 export const secretOf = (texts: ReadonlyArray<string>): string | null => {

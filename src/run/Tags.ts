@@ -9,13 +9,14 @@
  * | `artifacts` | what the run used, so that `exp gc` keeps it even when the run's folder was deleted            |
  * | `digest`    | sha256 of the canonical JSON of the fields above: a tag that rotted holds nothing back         |
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { basename, join, resolve } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { suggestion } from "../model/DidYouMean.ts"
 import { canonicalJson, digest } from "../model/Digest.ts"
+import { replace } from "../store/Files.ts"
 import * as RunFolder from "./RunFolder.ts"
 
 export class TagRefused extends Schema.TaggedError<TagRefused>()("TagRefused", {
@@ -128,8 +129,7 @@ export const add = Effect.fn("Tags.add")(function* (runs: string, run: string, n
   mkdirSync(folderOf(runs), { recursive: true })
   const path = pathOf(runs, name)
   const artifacts = [...new Set(record.steps.map((step) => step.artifact))].sort()
-  writeFileSync(`${path}.${process.pid}`, seal({ run: full, artifacts }))
-  renameSync(`${path}.${process.pid}`, path)
+  replace(path, seal({ run: full, artifacts }))
   return { name, run: full, artifacts } satisfies Tag
 })
 

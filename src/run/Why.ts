@@ -71,7 +71,8 @@ export const why = Effect.fn("Why.why")(function* (nodes: ReadonlyArray<Node>, w
   const { standing, copies, inputs } = yield* survey(nodes)
   const all = oneByOne(nodes, copies)
   // a fan-out whose items are known is its copies
-  const asked = named(all, word).flatMap((node) => copies.get(node.id) ?? [node])
+  const unfolded = (node: Node): ReadonlyArray<Node> => copies.get(node.id)?.flatMap(unfolded) ?? [node]
+  const asked = named(all, word).flatMap(unfolded)
   if (asked.length === 0)
     return yield* new NoSuchStep({
       word,

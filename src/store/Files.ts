@@ -74,6 +74,24 @@ export const writeIn = (folder: string, name: string, text: string): void => {
   }
 }
 
+/** The file has its old text or the whole of the new one, whatever happens in between, a power cut included. */
+export const replace = (path: string, text: string): void => {
+  const aside = `${path}.${process.pid}.new`
+  try {
+    write(aside, text)
+    const descriptor = fs.openSync(aside, "r+")
+    try {
+      fs.fsyncSync(descriptor)
+    } finally {
+      fs.closeSync(descriptor)
+    }
+    rename(aside, path)
+  } catch (cause) {
+    fs.rmSync(aside, { force: true })
+    throw cause
+  }
+}
+
 export const rename = (from: string, to: string): void => {
   operation("rename")
   fs.renameSync(from, to)

@@ -26,8 +26,8 @@ import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
 import { canonicalJson } from "../model/Digest.ts"
 import { isPlatform, refused, StoreFailed } from "./Failed.ts"
-import { failpoint } from "./Failpoint.ts"
-import { hashFile, makeFolder, remove, rename, sync, write, writeIn } from "./Files.ts"
+import { failpoint, operation } from "./Failpoint.ts"
+import { hashFile, makeFolder, remove, rename, replace, sync, write, writeIn } from "./Files.ts"
 import { withLock } from "./Lock.ts"
 import { artifactName, type FileRecord, type Manifest, seal, unseal } from "./Manifest.ts"
 
@@ -99,6 +99,8 @@ const guarded = <A, E, R>(path: string, effect: Effect.Effect<A, E, R>): Effect.
         ? Effect.fail(cause)
         : Effect.die(cause),
   )
+
+const textOf = (path: string): string | undefined => (fs.existsSync(path) ? fs.readFileSync(path, "utf8") : undefined)
 
 /** What is only there to be quicker or tidier: when the system refuses it, nothing is lost. */
 const helpful = (use: () => void): void => {
@@ -355,7 +357,8 @@ const make = (root: string): Store["Service"] & { readonly tidy: () => void } =>
     if (spare === undefined) return false
     try {
       write(join(spare, "draft.json"), draft)
-      makeFolder(join(spare, "out"))
+      operation("mkdir")
+      fs.mkdirSync(join(spare, "out")) // not its parents: a spare that somebody cleaned away is none
       rename(spare, place)
       return true
     } catch (cause) {
@@ -402,7 +405,10 @@ const make = (root: string): Store["Service"] & { readonly tidy: () => void } =>
             makeFolder(workplace.scratch)
           }
           failpoint("make.place-made")
-          if (!reused) write(join(place, "draft.json"), text)
+          // what is resumed is known by its draft: it is never without one, nor with half of one
+          if (!reused && textOf(join(place, "draft.json")) !== text)
+            if (options.resumable) replace(join(place, "draft.json"), text)
+            else write(join(place, "draft.json"), text)
           failpoint("make.draft-written")
           if (options.resumable) remove(join(workplace.out, "manifest.json"))
           const extra = yield* body(workplace)

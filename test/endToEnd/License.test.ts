@@ -1,6 +1,8 @@
-import { mkdirSync, readdirSync } from "node:fs"
+import { mkdirSync, readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
+import { sha256 } from "../../src/model/Digest.ts"
+import { flip, forgeStat } from "../store/damage.ts"
 import { exp, smallest, temporaryFolder, write } from "./experiment.ts"
 
 const place = temporaryFolder()
@@ -10,7 +12,7 @@ const texts = join(place.path, "texts")
 const records = (language: string, license: string, attribution?: string): string =>
   Array.from({ length: 80 }, (_, index) =>
     JSON.stringify({
-      text: `Text number ${index} of ${language}, with some words in it.`,
+      text: `Text number ${index} of ${language}: ${sha256(`${index}`).match(/.{4}/g)!.join(" ")}.`,
       lang: language,
       license,
       attribution,
@@ -67,5 +69,19 @@ describe("a release that its texts do not allow", () => {
     const misspelt = await plan("license=CC-BY-SA-40")
     expect(misspelt.code).toBe(1)
     expect(misspelt.stderr).toContain("did you mean `CC-BY-SA-4.0`?")
+  }, 120_000)
+
+  it("is not refused for what rotted in the store: that is made again first", async () => {
+    const store = join(place.path, "runs/store")
+    const corpus = stored().find((name) => name.startsWith("corpus-"))!
+    const path = join(store, corpus, "inventory.json")
+    flip(path, readFileSync(path, "utf8").indexOf("CC-BY-SA-3.0"))
+    forgeStat(store, corpus)
+    const set = ["--set", "license=CC-BY-SA-4.0"]
+    const plan = await exp(place.path, ["plan", "experiment.ts", ...set])
+    expect([plan.code, plan.stderr]).toEqual([0, ""])
+    const run = await exp(place.path, ["run", "experiment.ts", ...set, "--until", "tokenizer"])
+    expect([run.code, run.stderr]).toEqual([0, expect.not.stringContaining("error")])
+    expect(readFileSync(path, "utf8")).toContain("CC-BY-SA-3.0")
   }, 120_000)
 })

@@ -3,14 +3,16 @@ import { openHeap } from "../../src/engine/tfjs/Kernels.ts"
 import { wasmModel } from "../../src/engine/tfjs/Model.ts"
 import { flatLayout } from "../../src/engine/tfjs/TrainMemory.ts"
 
-const architecture = { layers: 2, width: 32, heads: 2, context: 48, vocabulary: 300 }
+const architecture = { family: "gpt2" as const, layers: 2, width: 32, heads: 2, context: 48, vocabulary: 300 }
 
 describe("a model that is asked", () => {
   it("answers the same when the memory had to grow in the middle of it", async () => {
     const heap = await openHeap()
     const model = wasmModel(heap, architecture)
     const last = flatLayout(architecture).at(-1)!
-    model.load(Float32Array.from({ length: last.first + last.size }, (_, i) => ((i * 2_654_435_761) % 1000) / 5000 - 0.1))
+    model.load(
+      Float32Array.from({ length: last.first + last.size }, (_, i) => ((i * 2_654_435_761) % 1000) / 5000 - 0.1),
+    )
     const texts = [7, 11, 13].map((stride) =>
       Array.from({ length: architecture.context }, (_, i) => (i * stride) % architecture.vocabulary),
     )

@@ -93,6 +93,20 @@ describe("places on a machine", () => {
     }),
   )
 
+  it.effect("that come free at once let no more small steps by than may pass", () =>
+    Effect.gen(function* () {
+      const { began, come, end } = crowd({ ...machine, cpus: 100 }, 99)
+      yield* come("whole", { cpus: "all" })
+      yield* settle
+      yield* come("nearly all", { cpus: 99 })
+      yield* come("larger", { cpus: "all" })
+      for (let n = 0; n < 50; n++) yield* come(`small ${n}`, { cpus: 0.01 })
+      yield* end("whole")
+      assert.deepStrictEqual(began.slice(0, 2), ["whole", "nearly all"])
+      assert.lengthOf(began, 2 + PATIENCE)
+    }),
+  )
+
   it.effect("are free again when a step fails or is interrupted, at work or in line", () =>
     Effect.gen(function* () {
       const places = new Places(machine, 99)

@@ -150,6 +150,31 @@ describe("making an artifact", () => {
   })
 })
 
+describe("work that can be gone on with", () => {
+  it("keeps the draft it is known by as it is: going on writes nothing that could tear it", async () => {
+    const root = temporaryFolder()
+    const stop = (store: Api) =>
+      store.make(draft(), { ...once, resumable: true }, ({ scratch }) =>
+        Effect.sync(() => fs.writeFileSync(join(scratch, "point"), "half")).pipe(
+          Effect.andThen(Effect.fail("stopped")),
+        ),
+      )
+    const path = join(root, ".tmp", name, "draft.json")
+    const known = () => {
+      const { ino, mtimeNs } = fs.statSync(path, { bigint: true })
+      return { ino, mtimeNs, text: fs.readFileSync(path, "utf8") }
+    }
+    await inStore(root, stop)
+    const before = known()
+    await inStore(root, stop)
+    assert.deepStrictEqual(known(), before)
+    // one that was torn long ago is replaced
+    fs.truncateSync(path, 10)
+    await inStore(root, stop)
+    assert.strictEqual(known().text, before.text)
+  })
+})
+
 describe("a damaged artifact", () => {
   it("is found whichever byte of whichever file is flipped, the manifest's included", async () => {
     const { root, folder } = await stocked()
