@@ -41,7 +41,7 @@ import {
   sha256OfFile,
 } from "./Source.ts"
 import { countCharacters, countWords } from "./Words.ts"
-import "./YoungSpace.ts"
+import { keepSmall } from "./YoungSpace.ts"
 
 export class SourceNamedTwice extends Schema.TaggedError<SourceNamedTwice>()("SourceNamedTwice", {
   source: Schema.String,
@@ -337,7 +337,7 @@ export const buildCorpus = Effect.fn("data.buildCorpus")(function* (request: Cor
   })
   // What lies beside the sources is worth saying, and no part of the corpus: it must change no byte of it.
   return { ...inventory, leftAlone }
-})
+}, keepSmall)
 
 export const readInventory = Effect.fn("data.readInventory")(function* (folder: string) {
   const unreadable = (cause: unknown) => new CorpusUnreadable({ path: folder, problem: problemOf(cause) })

@@ -20,6 +20,7 @@ import type { Progress } from "./BpeTrainer.ts"
 import { CorpusUnwritable, forEachDocument, problemOf, readInventory } from "./Corpus.ts"
 import { openParquet } from "./Parquet.ts"
 import { loadTokenizer } from "./Tokenizer.ts"
+import { keepSmall } from "./YoungSpace.ts"
 
 export class MixSourceUnknown extends Schema.TaggedError<MixSourceUnknown>()("MixSourceUnknown", {
   source: Schema.String,
@@ -360,7 +361,7 @@ export const packTokens = Effect.fn("data.packTokens")(function* (request: {
     catch: writing,
   })
   return { index, inventory }
-})
+}, keepSmall)
 
 export interface Tokens {
   readonly index: TokensIndex

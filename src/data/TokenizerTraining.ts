@@ -25,6 +25,7 @@ import {
   writeTokenizer,
 } from "./Tokenizer.ts"
 import { countWords } from "./Words.ts"
+import { keepSmall } from "./YoungSpace.ts"
 
 const minFrequency = 2
 const smallestVocabulary = specialTokens.length + 256
@@ -137,4 +138,4 @@ export const trainTokenizer = Effect.fn("data.trainTokenizer")(function* (reques
     catch: (cause) => new CorpusUnwritable({ path: out, problem: problemOf(cause) }),
   })
   return report
-})
+}, keepSmall)

@@ -15,6 +15,7 @@ import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
+import { letGrow } from "../data/YoungSpace.ts"
 import { Engine } from "../engine/Engine.ts"
 import type { Ref } from "../model/Artifact.ts"
 import type { Node } from "../plan/Plan.ts"
@@ -218,6 +219,7 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
       const emitNote = (text: string) => reporter.emit({ _tag: "StepNote", step: node.id, label: node.label, text })
       const damaged = (problem: string) => emitNote(`was damaged (${problem}): made anew`)
       const produce = Effect.gen(function* () {
+        if (definition.computes) letGrow()
         const started = performance.now()
         reporter.emit({ _tag: "StepStarted", ...named, resources })
         const given = yield* toInputs(inputs, (name) => definition.wholeSelection?.includes(name) ?? false)
