@@ -38,5 +38,11 @@ export const open = Effect.fn("Project.open")(function* (file: string, set: Read
   return { file: loaded, plan: yield* plan(loaded, given) } satisfies Project
 })
 
+/** What of the parameters is set otherwise than the experiment file has it: with these the file gives this plan. */
+export const setValues = ({ file, plan }: Project): Plan["parameters"] =>
+  Object.fromEntries(
+    Object.entries(plan.parameters).filter(([name, value]) => value !== file.experiment.defaults[name]),
+  )
+
 /** The services a run works with. This and `src/main.ts` are where layers are chosen. */
 export const services = (runs: string) => Layer.mergeAll(Store.layer(join(resolve(runs), "store")), engineLayer)

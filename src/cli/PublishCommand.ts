@@ -7,6 +7,8 @@ import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import { endpointSetting } from "../hub/Endpoint.ts"
 import { envelopeFor } from "../hub/Envelope.ts"
+import { staying } from "../hub/Foreign.ts"
+import { counting } from "../hub/Progress.ts"
 import {
   type Change,
   compare,
@@ -72,44 +74,28 @@ const changesText = (changes: ReadonlyArray<Change>): string =>
     ["left", "left", "right"],
   )
 
+/** Whether a second is over since it last was so, the first one since it was made. */
+const everySecond = () => {
+  let last = performance.now()
+  return (): boolean => {
+    const now = performance.now()
+    if (now - last < 1000) return false
+    last = now
+    return true
+  }
+}
+
 /** Lines of progress, at most one each second while a transfer goes on. */
 const progress = (write: (text: string) => void) => {
-  let files = 0
-  let done = 0
-  let total = { files: 0, bytes: 0 }
-  let shown = 0
-  const counted = new Set<string>()
-  const file = (verb: string, path: string, size: number): void => {
-    if (counted.has(path)) return
-    counted.add(path)
-    files++
-    done += size
-    const now = performance.now()
-    if (files < total.files && now - shown < 1000) return
-    shown = now
-    write(`  ${verb}  ${files}/${total.files} files · ${bytes(done)} of ${bytes(total.bytes)} · ${path}`)
-  }
+  const count = counting()
+  const now = everySecond()
   return (event: PublishEvent): void => {
-    switch (event._tag) {
-      case "Sending":
-        // what earlier commits sent counts on; what has to be sent again does not count twice
-        total = { files: files + event.files, bytes: done + event.bytes }
-        break
-      case "ReadingBack":
-        files = 0
-        done = 0
-        total = event
-        counted.clear()
-        break
-      case "File":
-        if (event.state === "sent") file("sent     ", event.path, event.bytes)
-        break
-      case "ReadBack":
-        file("read back", event.path, event.bytes)
-        break
-      case "Did":
-        write(`  ${event.text}`)
-    }
+    if (event._tag === "Did") return void write(`  ${event.text}`)
+    const standing = count(event)
+    if (standing === undefined) return
+    const { doing, files, bytes: done, of, path } = standing
+    if (now() || files === of.files)
+      write(`  ${doing.padEnd(9)}  ${files}/${of.files} files · ${bytes(done)} of ${bytes(of.bytes)} · ${path}`)
   }
 }
 
@@ -118,9 +104,14 @@ export const publish = Effect.fn("exp publish")(function* (settings: PublishSett
   const endpoint = yield* endpointSetting(settings.endpoint)
   const token = yield* findToken
   const envelope = yield* envelopeFor(folder, settings.key)
-  const content = yield* readRelease(folder, token, envelope)
   // what is for people goes aside when a machine reads along
   const write = (text: string) => void (settings.json ? process.stderr : process.stdout).write(`${text}\n`)
+  let read = 0
+  const now = everySecond()
+  const content = yield* readRelease(folder, token, envelope, (length) => {
+    read += length
+    if (now()) write(`  checked    ${bytes(read)}`)
+  })
   write(
     `release   ${content.name}: ${count(content.files.length)} files, ${bytes(content.bytes)}, ${content.digest.slice(0, 12)}`,
   )
@@ -134,8 +125,11 @@ export const publish = Effect.fn("exp publish")(function* (settings: PublishSett
   const hub = layer({ endpoint, token, watch: { waiting: (text) => write(`  ${text}`) } })
 
   if (settings.dryRun) {
-    const { repository, changes } = yield* Effect.provide(compare(content, options), hub)
-    const left = changes.filter(({ change }) => change !== "same")
+    const { repository, changes, foreign, tagged, collected } = yield* Effect.provide(compare(content, options), hub)
+    const isDone =
+      changes.every(({ change }) => change === "same") &&
+      collected !== false &&
+      (settings.tag === undefined || tagged !== undefined)
     if (settings.json)
       return yield* Console.log(
         JSON.stringify({
@@ -144,13 +138,21 @@ export const publish = Effect.fn("exp publish")(function* (settings: PublishSett
           exists: repository !== undefined,
           release: content.digest,
           changes,
+          foreign,
+          ...(settings.tag !== undefined && { tag: { name: settings.tag, exists: tagged !== undefined } }),
+          ...(collected !== undefined && { collection: { name: settings.collection, has: collected } }),
         }),
       )
     yield* Console.log(changesText(changes))
+    if (foreign.length > 0) yield* Console.log(staying(foreign))
+    if (settings.tag !== undefined)
+      yield* Console.log(`tag       ${settings.tag} (${tagged === undefined ? "new" : "names this release already"})`)
+    if (collected !== undefined)
+      yield* Console.log(`collected ${settings.collection} (${collected ? "has it already" : "to be added"})`)
     const would =
       repository === undefined
         ? `would make ${endpoint}/${settings.to} (${settings.private ? "private" : "public"})`
-        : left.length === 0
+        : isDone
           ? `nothing would change at ${endpoint}/${settings.to}`
           : `would change ${endpoint}/${settings.to} (${repository.private ? "private" : "public"})`
     return yield* Console.log(`${would}; nothing was sent`)

@@ -15,12 +15,13 @@ import { runPlan, until } from "../run/Run.ts"
 import * as RunFolder from "../run/RunFolder.ts"
 import { resolveRun } from "../run/Tags.ts"
 import { Store } from "../store/Store.ts"
+import type { Origin } from "../verification/Download.ts"
 import { plainly } from "../verification/Finding.ts"
 import type { Rerun } from "../verification/Replay.ts"
 import { type Report, verify as verifyRelease } from "../verification/Verify.ts"
 import { NotFound } from "./Errors.ts"
 import { planText } from "./PlanText.ts"
-import { open, services } from "./Project.ts"
+import { open, services, setValues } from "./Project.ts"
 import { table } from "./Table.ts"
 
 export class NotAsReleased extends Schema.TaggedError<NotAsReleased>()("NotAsReleased", {
@@ -56,7 +57,7 @@ export interface VerifySettings {
 
 const MARK = { ok: "ok", wrong: "WRONG", skipped: "–" } as const
 
-const text = ({ name, folder, findings, ok, wrong, skipped }: Report): string => {
+const text = ({ name, folder, origin, findings, ok, wrong, skipped }: Report): string => {
   let before = ""
   const rows = findings.map(({ check, what, state, detail }) => {
     const first = check === before ? "" : check
@@ -66,6 +67,7 @@ const text = ({ name, folder, findings, ok, wrong, skipped }: Report): string =>
   return [
     table(["check", "", "what", ""], rows),
     "",
+    ...(origin === undefined ? [] : [`${origin.repository} at commit ${origin.commit}`]),
     `${plainly(name ?? folder)}: ${ok} ok, ${wrong} wrong, ${skipped} skipped`,
   ].join("\n")
 }
@@ -82,7 +84,7 @@ const isFolder = (path: string): boolean => existsSync(path) && statSync(path).i
 const locate = Effect.fnUntraced(function* (settings: VerifySettings, say: (text: string) => void) {
   const { target } = settings
   const runs = resolve(settings.runs)
-  if (isFolder(target) && RunFolder.readRecord(resolve(target)) === undefined) return target
+  if (isFolder(target) && RunFolder.readRecord(resolve(target)) === undefined) return { folder: target }
   if (/^[A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*(?:@[^@\s]+)?$/.test(target) && !existsSync(target)) {
     const { download } = yield* Effect.promise(() => import("../verification/Download.ts"))
     const [repository, revision = "main"] = target.split("@") as [string, string?]
@@ -97,22 +99,24 @@ const locate = Effect.fnUntraced(function* (settings: VerifySettings, say: (text
       what: `the run ${name} has ${releases.length} releases`,
       hint: `name one of them: ${releases.join(", ")}`,
     })
-  return releases[0]
+  return { folder: releases[0] }
 })
 
 /** Runs the experiment of a release up to its training, in a store of its own, on texts that the user has. */
 const rerunIn =
   (runs: string, corpus: string | undefined, say: (text: string) => void): Rerun =>
-  (release) =>
+  (release, parameters) =>
     Effect.gen(function* () {
       if (corpus === undefined) return undefined
       const scratch = join(resolve(runs), ".cache", "replay")
       mkdirSync(scratch, { recursive: true })
       const path = join(release, "experiment.ts")
-      const asWritten = yield* open(path, [], scratch)
+      const asReleased = Object.entries(parameters).map(([name, value]) => `${name}=${value}`)
+      const there = yield* open(path, asReleased, scratch)
       // where texts lie is a parameter of the experiment by custom, not by rule
-      const settings = Object.hasOwn(asWritten.plan.parameters, "corpus") ? [`corpus=${resolve(corpus)}`] : []
-      const { file, plan } = yield* open(path, settings, scratch)
+      const texts = Object.hasOwn(there.plan.parameters, "corpus") ? [`corpus=${resolve(corpus)}`] : []
+      const project = yield* open(path, [...asReleased, ...texts], scratch)
+      const { file, plan } = project
       const nodes = until(plan.nodes, "train")
       if (nodes === undefined) return undefined
       yield* runPlan(nodes, {
@@ -122,7 +126,7 @@ const rerunIn =
           experimentFile: "experiment.ts",
           experimentSource: file.source,
           planText: planText(plan.nodes),
-          parameters: plan.parameters,
+          parameters: setValues(project),
           startedAt: new Date().toISOString(),
           repository: packageRoot,
         },
@@ -155,8 +159,9 @@ export const verify = Effect.fn("exp verify")(function* (settings: VerifySetting
   const { say, done } = progress()
   const report = yield* Effect.gen(function* () {
     const keys = { known: yield* knownKeys(), demanded: yield* Effect.forEach(settings.key, readPublicKey) }
-    const folder = yield* locate(settings, say)
-    return yield* verifyRelease(folder, {
+    const located: { readonly folder: string; readonly origin?: Origin } = yield* locate(settings, say)
+    return yield* verifyRelease(located.folder, {
+      origin: located.origin,
       keys,
       store: join(resolve(settings.runs), "store"),
       replay: settings.replay ? { fromNothing: rerunIn(settings.runs, settings.corpus, say) } : "no",

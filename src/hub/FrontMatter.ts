@@ -9,6 +9,7 @@
  * `.eval_results/*.yaml` (documented since 2026, still "in progress" there) is for scores on data sets that are registered on the Hub
  * as benchmarks. What a release measures is the held-out part of its own texts, so none is written; one that is there is checked.
  */
+import { isDeepStrictEqual } from "node:util"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { didYouMean } from "../model/DidYouMean.ts"
@@ -197,17 +198,49 @@ export const evaluationProblems = async (path: string, text: string): Promise<Re
   )
 }
 
-/** A card with `new_version` set, every other line of it as it was. */
+/** The first line of `---`, what stands between, and the second, with whatever ends their lines. */
+const FRONT = /^(\uFEFF?---[ \t]*\r?\n)((?:[\s\S]*?\r?\n)??)(---[ \t]*(?:\r?\n|$))/
+
+/** Every other field says in the edited text what it said before. */
+const isSameBut = (field: string, value: string, before: unknown, after: unknown): boolean => {
+  const isTable = (one: unknown): one is Record<string, unknown> =>
+    typeof one === "object" && one !== null && !Array.isArray(one)
+  if (!isTable(after) || after[field] !== value || !(before === null || isTable(before))) return false
+  const { [field]: _, ...rest } = after
+  const { [field]: __, ...old } = before ?? {}
+  return isDeepStrictEqual(rest, old)
+}
+
+/**
+ * A card with `new_version` set, every other character of it as it was. Fails when its front matter cannot be read, or is of a form
+ * in which that cannot be done.
+ */
 export const withNewVersion = async (card: string, version: string): Promise<Result.Result<string, string>> => {
-  const text = matterOf(card) ?? ""
-  const { parseDocument } = await import("yaml")
-  const document = parseDocument(text, { version: "1.1" })
-  if (document.errors.length > 0) return Result.fail(document.errors[0]!.message.split("\n")[0]!)
-  if (document.get("new_version") === version) return Result.succeed(card)
-  const body = matterOf(card) === undefined ? `\n${card}` : card.slice(text.length + "---\n---\n".length)
+  const { isMap, isScalar, parseDocument } = await import("yaml")
+  const end = /\r?\n/.exec(card)?.[0] ?? "\n"
   const line = `new_version: ${JSON.stringify(version)}`
-  // a line changed or added, nothing serialised anew: comments, order and quotes of other people stay
-  const lines = text.split("\n").filter((one) => !/^new_version\s*:/.test(one))
-  const matter = [...lines.slice(0, -1), line, ""].join("\n")
-  return Result.succeed(`---\n${matter}---\n${body}`)
+  const front = FRONT.exec(card)
+  if (front === null)
+    return /^\uFEFF?---[ \t]*(?:\r?\n|$)/.test(card)
+      ? Result.fail("it begins with a line of `---`, and no second one ends it")
+      : Result.succeed(`---${end}${line}${end}---${end}${end}${card}`)
+  const [whole, first, text, last] = front as unknown as [string, string, string, string]
+  const before = await parse(text)
+  if (Result.isFailure(before)) return Result.fail(before.failure)
+  // only where the field stands is taken from the parsed document: written anew, other people's quotes and line breaks would change
+  const { contents } = parseDocument(text, { version: "1.1" })
+  const pair = isMap(contents)
+    ? contents.items.find(({ key }) => isScalar(key) && key.value === "new_version")
+    : undefined
+  if (isScalar(pair?.value) && pair.value.value === version) return Result.succeed(card)
+  const from = isScalar(pair?.key) ? pair.key.range?.[0] : undefined
+  const to = isScalar(pair?.value) ? pair.value.range?.[1] : undefined
+  if (pair !== undefined && (from === undefined || to === undefined)) return Result.fail("`new_version` is no text")
+  // a block of text ends with the line break after it
+  const gap = /\r?\n$/.exec(text.slice(from, to))?.[0] ?? ""
+  const edited = pair === undefined ? `${text}${line}${end}` : `${text.slice(0, from)}${line}${gap}${text.slice(to)}`
+  const after = await parse(edited)
+  if (Result.isFailure(after) || !isSameBut("new_version", version, before.success, after.success))
+    return Result.fail("no line can be added or changed without changing what other lines say")
+  return Result.succeed(`${first}${edited}${last}${card.slice(whole.length)}`)
 }

@@ -39,6 +39,8 @@ export interface PullRequest {
   readonly number: number
   readonly title: string
   readonly author: string
+  /** `open`, `closed`, `merged`, or a word of a newer hub. */
+  readonly status: string
 }
 
 export interface CommitFile {
@@ -76,21 +78,27 @@ export class Hub extends Context.Service<
     /** All files at a commit, sorted by path. */
     readonly tree: (name: string, commit: string) => Answer<ReadonlyArray<RemoteFile>>
     readonly commit: (request: CommitRequest) => Answer<void>
-    /** Open ones by an author, the oldest first. */
-    readonly pullRequests: (name: string, author: string) => Answer<ReadonlyArray<PullRequest>>
+    /** By an author, the oldest first; open ones unless all are asked for. */
+    readonly pullRequests: (name: string, author: string, status?: "any") => Answer<ReadonlyArray<PullRequest>>
     readonly merge: (name: string, pullRequest: number) => Answer<void>
+    /** Commit of `main` that a pull request was merged as; undefined when it was not. */
+    readonly merged: (name: string, pullRequest: number) => Answer<string | undefined>
     readonly close: (name: string, pullRequest: number) => Answer<void>
     /** Commits by tag. */
     readonly tags: (name: string) => Answer<ReadonlyMap<string, string>>
     readonly tag: (name: string, commit: string, tag: string, message: string) => Answer<void>
-    /** sha256 and size of a file's bytes as anybody would download them. */
+    /** sha256 and size of a file's bytes as anybody would download them. `told`: how many have come so far. */
     readonly hash: (
       name: string,
       commit: string,
       path: string,
+      told?: (bytes: number) => void,
     ) => Answer<{ readonly bytes: number; readonly sha256: string }>
     /** A small text; undefined when there is no such file. Fails above a megabyte. */
     readonly text: (name: string, commit: string, path: string) => Answer<string | undefined>
+    /** What a collection has of models; undefined when there is no such collection that the token may see. */
+    readonly collection: (collection: string) => Answer<ReadonlyArray<string> | undefined>
+    /** Adds a model; one that is there stays. */
     readonly collect: (collection: string, name: string) => Answer<void>
   }
 >()("exp/hub/Hub") {}

@@ -94,6 +94,20 @@ export class RepositoryChanged extends Schema.TaggedError<RepositoryChanged>()("
   }
 }
 
+/** What was merged holds more than the release: somebody pushed after the last look. It is on `main`, and has no tag. */
+export class MergedOthers extends Schema.TaggedError<MergedOthers>()("MergedOthers", {
+  endpoint: Schema.String,
+  repository: Schema.String,
+  number: Schema.Int,
+  commit: Schema.String,
+  paths: Schema.Array(Schema.String),
+}) {
+  override get message() {
+    const address = `${this.endpoint}/${this.repository}`
+    return `${this.repository}: somebody pushed while pull request ${this.number} was merged; besides the release, \`main\` has now been changed in\n${lines(this.paths)}\n  hint: look at ${address}/commit/${this.commit} and take out what does not belong there, then run the same command again: the release has no tag yet`
+  }
+}
+
 /** Of a request to the hub. */
 export const RequestError = Schema.Union([NotAllowed, HubUnreachable, HubRefused, HubAnswerStrange])
 export type RequestError = typeof RequestError.Type
@@ -107,5 +121,6 @@ export const PublishError = Schema.Union([
   HubAnswerStrange,
   TransferDamaged,
   RepositoryChanged,
+  MergedOthers,
 ])
 export type PublishError = typeof PublishError.Type

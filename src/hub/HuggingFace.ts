@@ -12,7 +12,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
-import { type Account, type CommitRequest, Hub, type Repository } from "./Hub.ts"
+import { type Account, type CommitRequest, Hub, type PullRequest, type Repository } from "./Hub.ts"
 import { HubAnswerStrange, HubRefused, HubUnreachable, NotAllowed, type RequestError } from "./HubError.ts"
 import { redact } from "./Redact.ts"
 import { makeFetch, type Patience, patience, type Watch } from "./Requests.ts"
@@ -68,6 +68,13 @@ const Discussions = Schema.Struct({
   ),
   count: Schema.Int,
   start: Schema.Int,
+})
+const Discussion = Schema.Struct({
+  status: Schema.String,
+  changes: Schema.optionalKey(Schema.Struct({ mergeCommitId: Schema.optionalKey(Schema.NullOr(Schema.String)) })),
+})
+const Collection = Schema.Struct({
+  items: Schema.Array(Schema.Struct({ type: Schema.String, id: Schema.optionalKey(Schema.String) })),
 })
 const Refs = Schema.Struct({
   tags: Schema.Array(Schema.Struct({ name: Schema.String, targetCommit: Schema.String })),
@@ -265,22 +272,41 @@ export const make = Effect.fnUntraced(function* (settings: HuggingFaceSettings) 
       })
     })
 
-  const pullRequests = (name: string, author: string) =>
+  const pullRequests = (name: string, author: string, status?: "any") =>
     Effect.gen(function* () {
-      const found: Array<{ readonly number: number; readonly title: string; readonly author: string }> = []
+      const found: Array<PullRequest> = []
       for (let page = 0; ; page++) {
         const path = `/api/models/${name}/discussions`
-        const query = `?type=pull_request&status=open&author=${encodeURIComponent(author)}&p=${page}`
+        const query = `?type=pull_request${status === "any" ? "" : "&status=open"}&author=${encodeURIComponent(author)}&p=${page}`
         const { discussions, count, start } = yield* api(name, "GET", path + query).pipe(
           Effect.flatMap(decoded(Discussions, `GET ${path}`)),
         )
         for (const one of discussions)
-          if (one.isPullRequest && one.status === "open" && one.author?.name === author)
-            found.push({ number: one.num, title: one.title, author })
+          if (one.isPullRequest && (status === "any" || one.status === "open") && one.author?.name === author)
+            found.push({ number: one.num, title: one.title, author, status: one.status })
         if (discussions.length === 0 || start + discussions.length >= count) break
       }
       return found.sort((a, b) => a.number - b.number)
     })
+
+  const merged = (name: string, number: number) =>
+    Effect.gen(function* () {
+      const path = `/api/models/${name}/discussions/${number}`
+      const { status, changes } = yield* api(name, "GET", path).pipe(Effect.flatMap(decoded(Discussion, `GET ${path}`)))
+      if (status !== "merged") return undefined
+      // a hub that names no commit leaves what `main` is now
+      return changes?.mergeCommitId ?? (yield* repository(name))?.head
+    })
+
+  const collection = (slug: string) => {
+    const path = `/api/collections/${segments(slug)}`
+    return absent(
+      api(slug, "GET", path).pipe(
+        Effect.flatMap(decoded(Collection, `GET ${path}`)),
+        Effect.map(({ items }) => items.flatMap(({ type, id }) => (type === "model" && id !== undefined ? [id] : []))),
+      ),
+    )
+  }
 
   /** A file's bytes, piece by piece. What breaks off is read again from the beginning. */
   const read = <A>(name: string, commit: string, path: string, use: (body: Response) => Promise<A>) =>
@@ -299,18 +325,26 @@ export const make = Effect.fnUntraced(function* (settings: HuggingFaceSettings) 
           return await use(response)
         } catch (cause) {
           signal.throwIfAborted()
-          if (cause instanceof TooLong || attempt >= READ_ATTEMPTS) throw cause
+          if (cause instanceof TooLong) throw cause
+          if (attempt >= READ_ATTEMPTS)
+            throw new HubUnreachable({
+              request: `GET ${path} of ${name}`,
+              attempts: attempt,
+              problem: redact(cause instanceof Error ? cause.message : String(cause), token),
+              ambiguous: false,
+            })
         }
       }
     })
 
-  const hash = (name: string, commit: string, path: string) =>
+  const hash = (name: string, commit: string, path: string, told: (bytes: number) => void = () => {}) =>
     read(name, commit, path, async ({ body, headers }) => {
       const sha256 = createHash("sha256")
       let bytes = 0
       for await (const chunk of body ?? []) {
         sha256.update(chunk)
         bytes += chunk.length
+        told(bytes)
       }
       const said = headers.get("Content-Length")
       if (said !== null && headers.get("Content-Encoding") === null && Number(said) !== bytes)
@@ -341,6 +375,7 @@ export const make = Effect.fnUntraced(function* (settings: HuggingFaceSettings) 
     commit,
     pullRequests,
     merge: (name, number) => Effect.asVoid(api(name, "POST", `/api/models/${name}/discussions/${number}/merge`, {})),
+    merged,
     close: (name, number) =>
       Effect.asVoid(api(name, "POST", `/api/models/${name}/discussions/${number}/status`, { status: "closed" })),
     tags: (name) =>
@@ -352,9 +387,14 @@ export const make = Effect.fnUntraced(function* (settings: HuggingFaceSettings) 
       Effect.asVoid(api(name, "POST", `/api/models/${name}/tag/${encodeURIComponent(commit)}`, { tag, message })),
     hash,
     text,
+    collection,
     collect: (collection, name) =>
-      Effect.asVoid(
-        api(name, "POST", `/api/collections/${segments(collection)}/items`, { item: { type: "model", id: name } }),
+      api(name, "POST", `/api/collections/${segments(collection)}/items`, { item: { type: "model", id: name } }).pipe(
+        Effect.catchIf(
+          (error): error is HubRefused => error instanceof HubRefused && error.status === 409,
+          () => Effect.void,
+        ),
+        Effect.asVoid,
       ),
   })
 })

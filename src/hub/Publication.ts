@@ -17,18 +17,24 @@
  * moves once, by the merge, from one whole revision to the next.
  *
  * Large objects are addressed by content: what the hub has of them it says, and they are not sent again. Files that an earlier
- * release of ours put there (its `SHA256SUMS` lists them) and this one lacks are removed; files of other people are left alone.
+ * release of ours put there (its `SHA256SUMS` lists them, and its signature) and this one lacks are removed; files of other people
+ * are left alone (`Foreign.ts`), unless a loader would take them for a part of the release: then nothing is published.
+ *
+ * The hub merges whatever the pull request is by then, so the merge is judged by what came of it.
  */
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { stream } from "../model/Random.ts"
+import { ENVELOPE } from "../release/Signature.ts"
 import { SUMS } from "../release/Sums.ts"
+import { ATTRIBUTES, foreignFiles, isHubsOwnChange, isLoaded, staying } from "./Foreign.ts"
 import { isRepository, withNewVersion } from "./FrontMatter.ts"
 import { type Account, Hub, type PullRequest, type RemoteFile, type Repository } from "./Hub.ts"
 import {
   HubRefused,
   HubUnreachable,
+  MergedOthers,
   NotAllowed,
   type PublishError,
   RepositoryChanged,
@@ -64,6 +70,8 @@ export type PublishEvent =
       readonly state: "hashing" | "sending" | "sent"
       readonly bytes: number
     }
+  /** Of a file that is being read back: bytes so far. */
+  | { readonly _tag: "Part"; readonly path: string; readonly bytes: number }
   | { readonly _tag: "ReadingBack"; readonly files: number; readonly bytes: number }
   | { readonly _tag: "ReadBack"; readonly path: string; readonly bytes: number }
   | { readonly _tag: "Did"; readonly text: string }
@@ -114,7 +122,8 @@ type Tree = ReadonlyMap<string, RemoteFile>
 /** Paths that an earlier release put there and this one lacks. `sums`: the `SHA256SUMS` that is there. */
 const outdated = (content: ReleaseContent, there: Tree, sums: string | undefined): ReadonlyArray<string> => {
   const wanted = new Set(content.files.map(({ path }) => path))
-  return [...parseSums(sums ?? "").sums.keys()].filter((path) => there.has(path) && !wanted.has(path)).sort()
+  // a signature answers for the files it was made over, and is listed in no sums
+  return [...parseSums(sums ?? "").sums.keys(), ENVELOPE].filter((path) => there.has(path) && !wanted.has(path)).sort()
 }
 
 const changesOf = (content: ReleaseContent, there: Tree, removed: ReadonlyArray<string>): ReadonlyArray<Change> =>
@@ -176,6 +185,48 @@ const treeOf = Effect.fnUntraced(function* (name: string, commit: string) {
   return new Map((yield* hub.tree(name, commit)).map((file) => [file.path, file]))
 })
 
+/** Paths that are there at a commit and this release removes. */
+const outdatedAt = Effect.fnUntraced(function* (content: ReleaseContent, name: string, commit: string, there: Tree) {
+  const hub = yield* Hub
+  return outdated(content, there, there.has(SUMS) ? yield* hub.text(name, commit, SUMS) : undefined)
+})
+
+/** The tag that was asked for: new, or at a commit that is this release. Any other is refused: a tag is never moved. */
+const checkTag = Effect.fnUntraced(function* (content: ReleaseContent, name: string, tag: string) {
+  const hub = yield* Hub
+  const commit = (yield* hub.tags(name)).get(tag)
+  if (commit === undefined) return undefined
+  const there = yield* treeOf(name, commit)
+  const changes = changesOf(content, there, yield* outdatedAt(content, name, commit, there))
+  if (changes.every(({ change }) => change === "same")) return commit
+  return yield* new RepositoryChanged({
+    repository: name,
+    problem: `the tag \`${tag}\` names another revision, ${commit.slice(0, 12)}`,
+    hint: "publish with another `--tag`: a tag that people may have used is never moved",
+  })
+})
+
+/** Whether a collection has the repository. Fails when there is no such collection, or it is not one to write to. */
+const checkCollection = Effect.fnUntraced(function* (collection: string, name: string, account: Account) {
+  const hub = yield* Hub
+  const [owner = ""] = collection.split("/")
+  const organization = account.organizations.find((one) => one.name === owner)
+  if (owner !== account.name && (organization === undefined || organization.role === "read"))
+    return yield* new NotAllowed({
+      repository: name,
+      problem: `${account.name} may not write to the collections of \`${owner}\``,
+      hint: "name a collection of your own or of an organization where you may write, or leave `--collection` out",
+    })
+  const items = yield* hub.collection(collection)
+  if (items === undefined)
+    return yield* new NotAllowed({
+      repository: name,
+      problem: `there is no collection \`${collection}\`, or the token may not see it`,
+      hint: "the end of its address is meant: org/title-0123456789abcdef01234567",
+    })
+  return items.includes(name)
+})
+
 /** What the hub has of a release. */
 interface Standing {
   readonly account: Account
@@ -184,6 +235,12 @@ interface Standing {
   readonly main: Tree
   readonly removed: ReadonlyArray<string>
   readonly changes: ReadonlyArray<Change>
+  /** Paths of other people's files: they stay. */
+  readonly foreign: ReadonlyArray<string>
+  /** Commit of the tag that was asked for, which is this release. Absent when it is still to be made, or none was asked for. */
+  readonly tagged: string | undefined
+  /** Whether the collection has the repository. Absent when none was asked for. */
+  readonly collected: boolean | undefined
 }
 
 /**
@@ -211,17 +268,22 @@ export const compare = Effect.fn("Publication.compare")(function* (
       problem: "it is public, and the release is to be private",
       hint: "make it private in its settings, publish to another, or leave `--private` out",
     })
-  if (options.supersedes !== undefined && (yield* hub.repository(options.supersedes)) === undefined)
-    return yield* new NotAllowed({
-      repository: options.supersedes,
-      problem: "there is no such model, or the token may not see it",
-      hint: "`--supersedes` names the model whose card is to point to the new one",
-    })
+  const { tag, collection, supersedes } = options
+  if (supersedes !== undefined) yield* cardNaming(supersedes, options.to)
+  const collected = collection === undefined ? undefined : yield* checkCollection(collection, options.to, account)
+  const tagged = repository === undefined || tag === undefined ? undefined : yield* checkTag(content, options.to, tag)
   const main: Tree = repository === undefined ? new Map() : yield* treeOf(options.to, repository.head)
-  const sums =
-    repository === undefined || !main.has(SUMS) ? undefined : yield* hub.text(options.to, repository.head, SUMS)
-  const removed = outdated(content, main, sums)
-  return { account, repository, main, removed, changes: changesOf(content, main, removed) }
+  const removed = repository === undefined ? [] : yield* outdatedAt(content, options.to, repository.head, main)
+  const changes = changesOf(content, main, removed)
+  const foreign = foreignFiles([...main.keys()], changes)
+  const loaded = foreign.filter(isLoaded)
+  if (loaded.length > 0)
+    return yield* new RepositoryChanged({
+      repository: options.to,
+      problem: `it has files that are not of the release and would be loaded with it: ${loaded.join(", ")}`,
+      hint: `delete them at ${hub.endpoint}/${options.to}/tree/main, or publish to another repository`,
+    })
+  return { account, repository, main, removed, changes, foreign, tagged, collected }
 })
 
 export interface Published {
@@ -248,6 +310,8 @@ export const publish = Effect.fn("Publication.publish")(function* (
   let rottenReads = 0
   let misfits = 0
   let changed = false
+  /** A merge that was asked for and not yet judged. */
+  let merging: Merging | undefined
 
   const send = (
     repository: string,
@@ -283,17 +347,20 @@ export const publish = Effect.fn("Publication.publish")(function* (
       const found = yield* Effect.forEach(
         content.files,
         (file) =>
-          Effect.map(hub.hash(name, commit, file.path), (there) => {
-            report({ _tag: "ReadBack", path: file.path, bytes: file.bytes })
-            return there.sha256 === file.sha256 && there.bytes === file.bytes
-              ? []
-              : [
-                  [
-                    file.path,
-                    `sha256 ${there.sha256.slice(0, 16)}…, ${there.bytes} bytes; sent were ${file.sha256.slice(0, 16)}…, ${file.bytes} bytes`,
-                  ] as const,
-                ]
-          }),
+          Effect.map(
+            hub.hash(name, commit, file.path, (so) => report({ _tag: "Part", path: file.path, bytes: so })),
+            (there) => {
+              report({ _tag: "ReadBack", path: file.path, bytes: file.bytes })
+              return there.sha256 === file.sha256 && there.bytes === file.bytes
+                ? []
+                : [
+                    [
+                      file.path,
+                      `sha256 ${there.sha256.slice(0, 16)}…, ${there.bytes} bytes; sent were ${file.sha256.slice(0, 16)}…, ${file.bytes} bytes`,
+                    ] as const,
+                  ]
+            },
+          ),
         { concurrency: READ_BACK_AT_ONCE },
       )
       return new Map(found.flat())
@@ -313,7 +380,12 @@ export const publish = Effect.fn("Publication.publish")(function* (
     })
 
   /** One act on a pull request: what is missing is sent, what is whole is verified, what is verified is merged. */
-  const advance = (name: string, main: Tree, removed: ReadonlyArray<string>, { number }: PullRequest) =>
+  const advance = (
+    { id: name, head }: Repository,
+    main: Tree,
+    removed: ReadonlyArray<string>,
+    { number }: PullRequest,
+  ) =>
     Effect.gen(function* () {
       const branch = yield* hub.repository(name, `refs/pr/${number}`)
       if (branch === undefined)
@@ -326,9 +398,11 @@ export const publish = Effect.fn("Publication.publish")(function* (
       const wanted = new Set(content.files.map(({ path }) => path))
       // beside the release it may have what `main` has and nothing else: whatever was pushed into it, and whatever `main` lost since
       const strange = [...there.values()].find(
-        ({ path, blob }) => !wanted.has(path) && path !== ".gitattributes" && main.get(path)?.blob !== blob,
+        ({ path, blob }) => !wanted.has(path) && path !== ATTRIBUTES && main.get(path)?.blob !== blob,
       )
       if (strange !== undefined) return yield* abandon(name, number, `it has another ${strange.path} than \`main\``)
+      if (!(yield* isAttributesOurs(content, name, { head, tree: main }, { head: branch.head, tree: there })))
+        return yield* abandon(name, number, `it has another ${ATTRIBUTES} than \`main\``)
       const missing = content.files.filter((file) => !isSame(file, there.get(file.path)) || damaged.has(file.path))
       const left = removed.filter((path) => there.has(path))
       if (missing.length > 0 || left.length > 0) {
@@ -355,6 +429,7 @@ export const publish = Effect.fn("Publication.publish")(function* (
           })
         return did(`${damaged.size} files arrived damaged and are sent again`)
       }
+      merging = { repository: name, number, before: { head, tree: main }, removed }
       const merged = yield* Effect.result(hub.merge(name, number))
       if (Result.isSuccess(merged)) return did(`merged pull request ${number}`)
       const error = merged.failure
@@ -364,7 +439,11 @@ export const publish = Effect.fn("Publication.publish")(function* (
     })
   /** One look and one act. Gives the receipt when there is nothing left to do. */
   const step = Effect.gen(function* () {
-    const { account, repository, main, removed, changes } = yield* compare(content, options)
+    if (merging !== undefined) {
+      yield* checkMerge(content, merging)
+      merging = undefined
+    }
+    const { account, repository, main, removed, changes, foreign, collected } = yield* compare(content, options)
     if (repository === undefined) {
       changed = true
       yield* hub.create(options.to, options.private ? "private" : "public")
@@ -373,43 +452,42 @@ export const publish = Effect.fn("Publication.publish")(function* (
     if (changes.some(({ change }) => change !== "same")) {
       changed = true
       const ours = (yield* hub.pullRequests(options.to, account.name)).find((one) => one.title === title)
-      if (ours !== undefined) return void (yield* advance(options.to, main, removed, ours))
+      if (ours !== undefined) return void (yield* advance(repository, main, removed, ours))
       const missing = content.files.filter((file) => !isSame(file, main.get(file.path)))
       return void (yield* send(options.to, repository.head, missing, removed))
     }
     const tag = tagOf(content, options)
-    const tagged = (yield* hub.tags(options.to)).get(tag)
+    const tagged = yield* checkTag(content, options.to, tag)
     if (tagged === undefined) {
       changed = true
       yield* hub.tag(options.to, repository.head, tag, `${content.name}, sha256 over all sums: ${content.digest}`)
       return void did(`tagged ${tag}`)
     }
-    if (tagged !== repository.head && options.tag !== undefined)
-      return yield* new RepositoryChanged({
-        repository: options.to,
-        problem: `the tag \`${tag}\` names another revision, ${tagged.slice(0, 12)}`,
-        hint: "publish with another `--tag`: a tag that people may have used is never moved",
-      })
     // another process publishing the same may have opened one beside ours
     for (const left of yield* hub.pullRequests(options.to, account.name))
       if (left.title === title) yield* hub.close(options.to, left.number)
     const { collection, supersedes } = options
-    if (collection !== undefined)
-      yield* Effect.catchIf(
-        hub.collect(collection, options.to),
-        (error): error is HubRefused => error instanceof HubRefused && error.status === 409,
-        () => Effect.void,
-      )
-    if (supersedes !== undefined && (yield* announce(supersedes, options.to, account.name))) {
+    if (collection !== undefined && collected === false) {
       changed = true
-      did(`asked ${supersedes} to name ${options.to} as its new version`)
+      yield* hub.collect(collection, options.to)
+      return void did(`added to the collection ${collection}`)
     }
+    if (supersedes !== undefined) {
+      const outcome = yield* announce(supersedes, options.to, account.name)
+      if (outcome === "asked") {
+        changed = true
+        did(`asked ${supersedes} to name ${options.to} as its new version`)
+      }
+      if (outcome === "declined")
+        did(`${supersedes} was asked before to name ${options.to}, and the pull request was closed: not asked again`)
+    }
+    if (foreign.length > 0) did(staying(foreign))
     const receipt: Receipt = {
       format: 1,
       endpoint: hub.endpoint,
       repository: options.to,
       url: `${hub.endpoint}/${options.to}`,
-      revision: repository.head,
+      revision: tagged,
       tag,
       private: repository.private,
       release: content.digest,
@@ -450,30 +528,95 @@ const LOOKS = 6
 const ACTS = 1_000
 const ROTTEN_READS = 4
 
-/** Opens a pull request that sets `new_version` in a predecessor's card, unless it is set or asked for already. */
-const announce = Effect.fnUntraced(function* (predecessor: string, successor: string, author: string) {
+interface Revision {
+  readonly head: string
+  readonly tree: Tree
+}
+
+interface Merging {
+  readonly repository: string
+  readonly number: number
+  /** `main` as it was looked at before. */
+  readonly before: Revision
+  readonly removed: ReadonlyArray<string>
+}
+
+/** Whether `.gitattributes` is what it was, but for what the hub itself writes there. */
+const isAttributesOurs = Effect.fnUntraced(function* (
+  content: ReleaseContent,
+  name: string,
+  before: Revision,
+  after: Revision,
+) {
+  const hub = yield* Hub
+  if (before.tree.get(ATTRIBUTES)?.blob === after.tree.get(ATTRIBUTES)?.blob) return true
+  const text = ({ head, tree }: Revision) =>
+    tree.has(ATTRIBUTES) ? hub.text(name, head, ATTRIBUTES) : Effect.succeed(undefined)
+  return isHubsOwnChange((yield* text(before)) ?? "", (yield* text(after)) ?? "", content)
+})
+
+/**
+ * Holds the commit of a merge against `main` as it was, with the release in it. Another difference was pushed into the pull request,
+ * or to `main`, after the last look: it is published, and must not stay unnoticed. A merge that did not happen is none.
+ */
+const checkMerge = Effect.fnUntraced(function* (
+  content: ReleaseContent,
+  { repository, number, before, removed }: Merging,
+) {
+  const hub = yield* Hub
+  const commit = yield* hub.merged(repository, number)
+  if (commit === undefined) return
+  const tree = yield* treeOf(repository, commit)
+  const files = new Map(content.files.map((file) => [file.path, file]))
+  const differs = (path: string): boolean => {
+    const file = files.get(path)
+    if (file !== undefined) return !isSame(file, tree.get(path))
+    return tree.get(path)?.blob !== (removed.includes(path) ? undefined : before.tree.get(path)?.blob)
+  }
+  const paths = [...new Set([...tree.keys(), ...before.tree.keys(), ...files.keys()])]
+  const strange = paths.filter((path) => path !== ATTRIBUTES && differs(path))
+  if (!(yield* isAttributesOurs(content, repository, before, { head: commit, tree }))) strange.push(ATTRIBUTES)
+  if (strange.length > 0)
+    return yield* new MergedOthers({ repository, number, commit, paths: strange.sort(), endpoint: hub.endpoint })
+})
+
+/** A predecessor's card, and the same with the new version in it. */
+const cardNaming = Effect.fnUntraced(function* (predecessor: string, successor: string) {
   const hub = yield* Hub
   const repository = yield* hub.repository(predecessor)
-  if (repository === undefined) return false
+  if (repository === undefined)
+    return yield* new NotAllowed({
+      repository: predecessor,
+      problem: "there is no such model, or the token may not see it",
+      hint: "`--supersedes` names the model whose card is to point to the new one",
+    })
   const card = (yield* hub.text(predecessor, repository.head, "README.md")) ?? ""
   const edited = yield* Effect.promise(() => withNewVersion(card, successor))
   if (Result.isFailure(edited))
     return yield* new RepositoryChanged({
       repository: predecessor,
-      problem: `its card's front matter cannot be read: ${edited.failure}`,
+      problem: `its card's front matter cannot be given a new version: ${edited.failure}`,
       hint: "mend its README.md, or publish without `--supersedes`",
     })
+  return { head: repository.head, card, edited: edited.success }
+})
+
+/** Opens a pull request that sets `new_version` in a predecessor's card, unless it is set or was asked for before, whatever came of it. */
+const announce = Effect.fnUntraced(function* (predecessor: string, successor: string, author: string) {
+  const hub = yield* Hub
+  const { head, card, edited } = yield* cardNaming(predecessor, successor)
+  if (edited === card) return "done"
   const title = `New version: ${successor}`
-  const asked = (yield* hub.pullRequests(predecessor, author)).some((one) => one.title === title)
-  if (edited.success === card || asked) return false
+  const before = (yield* hub.pullRequests(predecessor, author, "any")).filter((one) => one.title === title)
+  if (before.length > 0) return before.some(({ status }) => status === "open") ? "waiting" : "declined"
   yield* hub.commit({
     repository: predecessor,
-    parent: repository.head,
+    parent: head,
     title,
     description: `${successor} supersedes this model.`,
-    files: [{ path: "README.md", bytes: Buffer.byteLength(edited.success), content: { text: edited.success } }],
+    files: [{ path: "README.md", bytes: Buffer.byteLength(edited), content: { text: edited } }],
     removed: [],
     file: () => {},
   })
-  return true
+  return "asked"
 })

@@ -12,8 +12,10 @@ import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { digest } from "../model/Digest.ts"
-import { secretIn } from "../release/Provenance.ts"
+import { STATEMENT, secretIn } from "../release/Provenance.ts"
+import { ENVELOPE } from "../release/Signature.ts"
 import { SUMS, unsummed } from "../release/Sums.ts"
+import { envelopeProblems } from "./Envelope.ts"
 import { cardProblems, evaluationProblems } from "./FrontMatter.ts"
 import { ReleaseUnfit } from "./HubError.ts"
 import { pathProblems } from "./Paths.ts"
@@ -215,6 +217,14 @@ export const readRelease = Effect.fn("ReleaseFiles.read")(function* (
     )
     const text = (path: string) => fs.readFileSync(join(folder, path), "utf8")
     yield* unfit(folder, sumProblems(text(SUMS), files, extra), "make the release again: `exp check`, then `exp run`")
+
+    const envelope =
+      extraFiles.find(({ path }) => path === ENVELOPE)?.text ?? (own.includes(ENVELOPE) ? text(ENVELOPE) : undefined)
+    if (envelope !== undefined) {
+      const statement = own.includes(STATEMENT) ? fs.readFileSync(join(folder, STATEMENT)) : undefined
+      const found = yield* envelopeProblems(envelope, statement, new Map(files.map((file) => [file.path, file.sha256])))
+      yield* unfit(folder, found, `\`exp verify\` says more; without ${ENVELOPE}, \`exp publish --key\` signs it anew`)
+    }
 
     const facts = factsOf(folder, "release.json", Facts)
     const benchmark = factsOf(folder, "benchmark_metrics.json", Figures)

@@ -9,7 +9,7 @@
  * | 408, 5xx, no connection | again after a random part of 0.5 s, 1 s, 2 s … 30 s (full jitter, seeded), or what the server says |
  * | other 4xx               | final, 401 and 403 before all                                                                    |
  * | a change without answer | not repeated here: it may have happened. Whoever asked looks what the hub has, see Publication.ts |
- * | silence                 | a minute, and for what is sent a second more for each 50 kB                                      |
+ * | silence                 | a minute, and for what is sent a second more for each 50 kB; of a download, between two pieces    |
  *
  * A `PUT` is given `redirect: "error"` and no window: otherwise fetch tees the body to be able to send it again, and holds all of
  * it in memory (1.15 GB for 1 GB, against 160 MB so).
@@ -42,9 +42,6 @@ export const patience: Patience = {
 }
 
 const BYTES_A_SECOND = 50_000
-
-/** The signal of a download ends its body too. */
-const LONGEST_DOWNLOAD_SECONDS = 6 * 3600
 
 /** What the requests tell while they go on. */
 export interface Watch {
@@ -83,9 +80,9 @@ const problemOf = (cause: unknown): string => {
 /** Answers without a body, whatever is in it. */
 const BODILESS: ReadonlySet<number> = new Set([101, 204, 205, 304])
 
-/** An answer with its body read, so that one that breaks off counts as none. What is downloaded is left to whoever reads it. */
-const whole = async (response: Response, streams: boolean): Promise<Response> => {
-  if (streams || BODILESS.has(response.status)) return response
+/** An answer with its body read, so that one that breaks off counts as none. */
+const whole = async (response: Response): Promise<Response> => {
+  if (BODILESS.has(response.status)) return response
   const bytes = await response.arrayBuffer()
   if (response.ok && response.headers.get("Content-Type")?.startsWith("application/json"))
     JSON.parse(Buffer.from(bytes).toString("utf8"))
@@ -93,6 +90,33 @@ const whole = async (response: Response, streams: boolean): Promise<Response> =>
   headers.delete("Content-Encoding")
   headers.delete("Content-Length")
   return new Response(bytes, { status: response.status, headers })
+}
+
+/**
+ * An answer whose body is read by whoever asked. However long it takes in all, each piece must come within `seconds` of being asked
+ * for: a reader that is slow itself, as a full disk's is, counts as no silence.
+ */
+const awaited = (response: Response, seconds: number, end: (reason: Error) => void): Response => {
+  if (response.body === null) return response
+  const reader = response.body.getReader()
+  const body = new ReadableStream<Uint8Array>(
+    {
+      pull: async (controller) => {
+        const silence = new Error(`nothing more came for ${seconds} s`)
+        const timer = setTimeout(() => end(silence), seconds * 1000)
+        try {
+          const { done, value } = await reader.read()
+          if (done) controller.close()
+          else controller.enqueue(value)
+        } finally {
+          clearTimeout(timer)
+        }
+      },
+      cancel: (reason) => reader.cancel(reason),
+    },
+    { highWaterMark: 0 },
+  )
+  return new Response(body, { status: response.status, headers: response.headers })
 }
 
 export interface Way {
@@ -132,19 +156,24 @@ export const makeFetch = ({ endpoint, token, patience, watch, sleep }: Way): typ
     }
 
     for (let attempt = 1; ; attempt++) {
-      const seconds = patience.timeoutSeconds + (streams ? LONGEST_DOWNLOAD_SECONDS : 0) + size / BYTES_A_SECOND
-      const timeout = AbortSignal.timeout(Math.ceil(seconds * 1000))
+      const silence = new AbortController()
+      const end = (reason: Error) => silence.abort(reason)
+      const seconds = patience.timeoutSeconds + size / BYTES_A_SECOND
+      const timer = setTimeout(() => end(new DOMException("", "TimeoutError")), Math.ceil(seconds * 1000))
       const outcome = await fetch(url, {
         ...init,
         ...(method === "PUT" && { redirect: "error", window: null }),
         headers,
-        signal: init.signal ? AbortSignal.any([init.signal, timeout]) : timeout,
+        signal: init.signal ? AbortSignal.any([init.signal, silence.signal]) : silence.signal,
       })
-        .then((response) => whole(response, streams))
+        .then((response) =>
+          streams && response.ok ? awaited(response, patience.timeoutSeconds, end) : whole(response),
+        )
         .then(
           (response) => ({ response, problem: `the hub says ${response.status}` }),
           (cause: unknown) => ({ response: undefined, problem: problemOf(cause) }),
         )
+      clearTimeout(timer)
       init.signal?.throwIfAborted()
       const { response, problem } = outcome
       if (response !== undefined && !TRANSIENT.has(response.status)) {

@@ -10,17 +10,20 @@
  * |--------------------|----------------------------------------------------------------|-----------------------------------------------|
  * | `public-domain`    | CC0, PDDL, Unlicense, 0BSD, …                                   | any licence                                   |
  * | `attribution`      | CC-BY, ODC-By, MIT, Apache, BSD, CDLA-Permissive, …             | any that keeps attribution; who is known      |
- * | `share-alike`      | CC-BY-SA, ODbL, CDLA-Sharing, GFDL, MPL, EUPL, …                | the same, or one it names compatible          |
+ * | `share-alike`      | CC-BY-SA, ODbL, CDLA-Sharing, GFDL, MPL, EUPL, OFL, …           | the same, or one it names compatible          |
  * | `copyleft`         | GPL, LGPL, AGPL                                                 | the same, a later version where "or later"    |
  * | `non-commercial`   | CC-BY-NC…                                                       | one that is non-commercial too                |
  * | `no-derivatives`   | …-ND                                                            | none                                          |
  * | `unknown`          | `NOASSERTION`, `LicenseRef-…`, what is no SPDX expression       | none                                          |
  * | `no-training`      | terms that forbid training, whatever the licence                | none                                          |
  *
- * Licences are SPDX expressions: `AND` asks for both, `OR` leaves the choice, `WITH` only adds permissions and is read without them.
+ * Licences are SPDX expressions: `AND` asks for both, `OR` leaves the choice, `WITH` only adds permissions and is read without them;
+ * `X+` is X or a later version, read as X where no later one is known. A release may be under what is named here, or under terms of its
+ * own as a `LicenseRef-…`: of anything else nobody knows whether it keeps attribution.
  * **White** are texts whose licence allows every use, **grey** all others: good for research, and not for a release without limits.
  */
 import type { SourceInventory } from "./Corpus.ts"
+import { didYouMean } from "./DidYouMean.ts"
 
 export type Rule =
   | "public-domain"
@@ -43,6 +46,8 @@ export interface License {
   readonly allows: (release: License) => boolean
   /** What it allows, in words that follow "may go on". */
   readonly onward: string
+  /** Other licences it names, of which the usual list has not each. */
+  readonly also?: ReadonlyArray<string>
 }
 
 const words = (text: string): ReadonlyArray<string> => text.trim().split(/\s+/)
@@ -50,7 +55,7 @@ const words = (text: string): ReadonlyArray<string> => text.trim().split(/\s+/)
 const PUBLIC_DOMAIN = words("CC0-1.0 PDDL-1.0 CC-PDDC Unlicense 0BSD MIT-0 WTFPL")
 const ATTRIBUTION =
   words(`MIT Apache-1.1 Apache-2.0 BSD-1-Clause BSD-2-Clause BSD-3-Clause BSD-3-Clause-Clear BSD-4-Clause ISC Zlib
-  BSL-1.0 NCSA PostgreSQL Python-2.0 PSF-2.0 AFL-3.0 ECL-2.0 Artistic-2.0 OFL-1.1 ODC-By-1.0 CDLA-Permissive-1.0 CDLA-Permissive-2.0
+  BSL-1.0 NCSA PostgreSQL Python-2.0 PSF-2.0 AFL-3.0 ECL-2.0 Artistic-2.0 ODC-By-1.0 CDLA-Permissive-1.0 CDLA-Permissive-2.0
   etalab-2.0 OGL-UK-1.0 OGL-UK-2.0 OGL-UK-3.0 NLOD-1.0 NLOD-2.0 DL-DE-BY-2.0`)
 /** Share-alike and weak copyleft: the same licence, or one that its own text names. */
 const SAME: Readonly<Record<string, ReadonlyArray<string>>> = {
@@ -64,6 +69,7 @@ const SAME: Readonly<Record<string, ReadonlyArray<string>>> = {
   ),
   "EPL-1.0": [],
   "EPL-2.0": [],
+  "OFL-1.1": [],
   "EUPL-1.1": ["EUPL-1.2"],
   "EUPL-1.2": words("GPL-2.0-only GPL-3.0-only AGPL-3.0-only MPL-2.0 OSL-3.0 CC-BY-SA-3.0"),
 }
@@ -75,7 +81,19 @@ const inSpelling = new Map(
 const listed = (ids: ReadonlyArray<string>): string =>
   ids.length < 2 ? ids.join("") : `${ids.slice(0, -1).join(", ")} or ${ids.at(-1)}`
 
-const keepsAttribution = (release: License): boolean => release.rule !== "public-domain"
+/** A licence of one's own, as SPDX spells it. */
+const isOwn = (id: string): boolean => /^(?:DocumentRef-[A-Za-z0-9.-]+:)?LicenseRef-[A-Za-z0-9.-]+$/.test(id)
+const isUnnamed = ({ id, rule }: License): boolean => rule === "unknown" && !isOwn(id)
+
+/** Attribution licences that terms of the GNU family cannot be added to: advertising clauses, clauses on patents. */
+const ADVERTISING = words("BSD-4-Clause Apache-1.1 AFL-3.0")
+const PATENTS = words("Apache-2.0 ECL-2.0")
+const joins = (id: string, release: License): boolean => {
+  const free = gnu(release.id)
+  if (free === undefined) return true
+  // version 3 was written to take in Apache-2.0; who gets an `-or-later` may choose the version before
+  return !ADVERTISING.includes(id) && (!PATENTS.includes(id) || free.family === "GFDL" || free.version >= 30)
+}
 const publicDomain = (id: string): License => ({
   id,
   rule: "public-domain",
@@ -87,8 +105,14 @@ const attribution = (id: string): License => ({
   id,
   rule: "attribution",
   class: "white",
-  allows: keepsAttribution,
-  onward: "under any licence that keeps attribution, so not as public domain",
+  allows: (release) => release.rule !== "public-domain" && joins(id, release),
+  onward: `under any licence that keeps attribution, so not as public domain${
+    ADVERTISING.includes(id)
+      ? ", nor under the GPL"
+      : PATENTS.includes(id)
+        ? ", nor under the GPL before version 3"
+        : ""
+  }`,
 })
 const nothing = (id: string, rule: "no-derivatives" | "unknown", onward: string): License => ({
   id,
@@ -102,21 +126,23 @@ export const unknownLicense = (id: string): License =>
 
 /** `CC-BY-NC-SA-3.0-IGO`: its elements, version and port. */
 const creativeCommons = (id: string) => {
-  const match = /^CC-BY(-NC)?(?:(-SA)|(-ND))?-(\d)\.(\d)(-[A-Z]{2,3})?$/i.exec(id)
+  const match = /^CC-BY(-NC)?(?:(-SA)|(-ND))?-(\d)\.(\d)(-[A-Z]{2,3})?(\+)?$/i.exec(id)
   if (match === null) return undefined
-  const [, nc, sa, nd, major, minor, port] = match
+  const [, nc, sa, nd, major, minor, port, plus] = match
   return {
-    id: id.toUpperCase(),
+    id: id.toUpperCase().replace("+", ""),
     nonCommercial: nc !== undefined,
     shareAlike: sa !== undefined,
     noDerivatives: nd !== undefined,
     version: Number(major) * 10 + Number(minor),
+    /** Version 1.0 alone has no word of later ones. */
+    later: plus !== undefined || `${major}.${minor}` !== "1.0",
     port: port?.toUpperCase() ?? "",
   }
 }
 
 const creativeCommonsLicense = (own: NonNullable<ReturnType<typeof creativeCommons>>): License => {
-  const { id, nonCommercial, shareAlike, noDerivatives, version } = own
+  const { id, nonCommercial, shareAlike, noDerivatives, version, later } = own
   const terms = { id, class: nonCommercial ? "grey" : "white" } as const
   if (noDerivatives) return nothing(id, "no-derivatives", "under no licence, as adapted material may not be shared")
   if (shareAlike) {
@@ -129,10 +155,10 @@ const creativeCommonsLicense = (own: NonNullable<ReturnType<typeof creativeCommo
         const other = creativeCommons(release.id)
         if (other === undefined) return compatible.includes(release.id)
         const sameElements = other.shareAlike && other.nonCommercial === nonCommercial
-        // Version 1.0 alone has no word of later ones.
-        return sameElements && (version === 10 ? other.version === 10 : other.version >= version)
+        return sameElements && (later ? other.version >= version : other.version === version)
       },
-      onward: `only under ${listed([...new Set([id.replace(own.port, ""), version === 10 ? id : `a later version of it`, ...compatible])])}`,
+      onward: `only under ${listed([...new Set([id.replace(own.port, ""), later ? `a later version of it` : id, ...compatible])])}`,
+      also: [id.replace(own.port, ""), ...compatible],
     }
   }
   if (!nonCommercial) return attribution(id)
@@ -178,20 +204,28 @@ const gnuLicense = (own: NonNullable<ReturnType<typeof gnu>>): License => {
     onward: later
       ? `only under ${id.replace("-or-later", "")} or a later version of it`
       : `only under ${id}${family === "LGPL" ? " or the GPL of that time" : ""}`,
+    also: later ? [id.replace("-or-later", "-only")] : [],
   }
+}
+
+/** Later versions that the table has. */
+const laterOf = (id: string): ReadonlyArray<string> => {
+  const [, family, version] = /^(.+)-(\d+\.\d+)$/.exec(id)!
+  return Object.keys(SAME).filter((other) => other.startsWith(`${family}-`) && other > `${family}-${version}`)
 }
 
 /** What is known of one SPDX identifier; spelling of capitals does not count, as SPDX has it. */
 export const licenseOf = (id: string): License => {
-  const known = inSpelling.get(id.toLowerCase())
+  const known = inSpelling.get(id.toLowerCase().replace(/\+$/, ""))
   if (known !== undefined && Object.hasOwn(SAME, known)) {
-    const also = SAME[known]!
+    const also = [...new Set([...SAME[known]!, ...(id.endsWith("+") ? laterOf(known) : [])])]
     return {
       id: known,
       rule: "share-alike",
       class: "white",
       allows: (release) => release.id === known || also.includes(release.id),
       onward: `only under ${listed([known, ...also])}`,
+      also,
     }
   }
   if (known !== undefined) return PUBLIC_DOMAIN.includes(known) ? publicDomain(known) : attribution(known)
@@ -280,15 +314,21 @@ export const classOf = (expression: Expression): Class =>
  */
 export const forbidsTraining = (terms: string): boolean => FORBIDDING.some((pattern) => pattern.test(terms))
 
-const TRAINING = String.raw`(?:train(?:ing|ed)?|machine[- ]learning|text[- ]and[- ]data[- ]mining|data[- ]mining|tdm)\b`
+const TRAINING = String.raw`(?:(?:pre-?)?train(?:ing|ed)?|fine-?tun(?:e|ed|ing)|(?:machine|deep)[- ]learning|(?:text|data)[- ]mining|tdm|ai|artificial intelligence|language models?|llms?)\b`
+/** "No restrictions on training", "no permission is needed for it", "need not": words that only look like a ban. */
+const NO_BAN = String.raw`(?! (?:(?:further|other|special|specific) )?(?:restrict|limit))(?! (?:[\w-]+ ){1,3}(?:is|are) (?:needed|required|necessary)\b)(?! (?:be )?(?:need|required|necessary))`
 const FORBIDDING: ReadonlyArray<RegExp> = [
   /\bno(?:image)?ai\b/i,
   /\bno[- ](?:ai|training|tdm)\b/i,
-  /\btdm[-_ ]?reservation["']?\s*[:=]\s*["']?1\b/i,
-  new RegExp(String.raw`\b(?:not|never|cannot|no)\b(?! (?:restrict|limit))[^.;]{0,80}\b${TRAINING}`, "i"),
-  new RegExp(String.raw`\b(?:prohibit|forbid|disallow|exclud|reserv|opts? out)\w*[^.;]{0,80}\b${TRAINING}`, "i"),
+  /\btdm[-_ ]?reservation["']?\s*(?:content\s*)?[:=]\s*["']?1\b/i,
+  /\bcontent\s*=\s*["']?1\b[^<>]*\btdm[-_ ]?reservation\b/i,
+  new RegExp(String.raw`\b(?:not|never|cannot|no)\b${NO_BAN}[^.;]{0,80}\b${TRAINING}`, "i"),
   new RegExp(
-    String.raw`\b${TRAINING}[^.;]{0,80}\b(?:prohibited|forbidden|disallowed|excluded|reserved|not (?:be )?(?:allowed|permitted))\b`,
+    String.raw`\b(?:prohibit|forbid|disallow|exclud|reserv|opt(?:s|ed|ing)?[- ]?out)\w*[^.;]{0,80}\b${TRAINING}`,
+    "i",
+  ),
+  new RegExp(
+    String.raw`\b${TRAINING}[^.;]{0,80}\b(?:prohibited|forbidden|disallowed|excluded|reserved|opt(?:s|ed|ing)?[- ]?out|not (?:be )?(?:allowed|permitted))\b`,
     "i",
   ),
 ]
@@ -311,6 +351,7 @@ const documentsOf = ({ licenses }: Rights): number => Object.values(licenses).re
 /** What stands against a release of a model trained on these sources; those only measured on do not bind it. */
 export const objections = (release: string, sources: ReadonlyArray<Rights>): ReadonlyArray<Objection> => {
   const asked = licensesIn(parseExpression(release))
+  const unnamed = asked.some(isUnnamed)
   return sources
     .filter(({ role }) => role === "train")
     .flatMap((rights): ReadonlyArray<Objection> => {
@@ -323,6 +364,10 @@ export const objections = (release: string, sources: ReadonlyArray<Rights>): Rea
         reason: "terms that forbid training, so no licence can allow a release",
       }))
       const licensed = Object.entries(rights.licenses).flatMap(([license, documents]): ReadonlyArray<Objection> => {
+        if (unnamed) {
+          const reason = `${JSON.stringify(release)} is no licence that is known, so nobody knows what it keeps`
+          return [{ source, license, documents, rule: "unknown", reason }]
+        }
         const expression = parseExpression(license)
         const opposed = against(expression, asked)
         if (opposed !== undefined) {
@@ -343,9 +388,28 @@ export const candidateLicenses: ReadonlyArray<string> =
   MPL-2.0 EUPL-1.2 LGPL-2.1-only LGPL-3.0-only GPL-2.0-only GPL-3.0-only GPL-3.0-or-later AGPL-3.0-only CC-BY-NC-4.0 CC-BY-NC-SA-4.0
   CC-BY-NC-SA-3.0`)
 
-/** Release licences that nothing stands against, among the usual ones. */
-export const possibleLicenses = (sources: ReadonlyArray<Rights>): ReadonlyArray<string> =>
-  candidateLicenses.filter((license) => objections(license, sources).length === 0)
+/** Release licences that nothing stands against, among the usual ones and those that the texts' own name: themselves first of all. */
+export const possibleLicenses = (sources: ReadonlyArray<Rights>): ReadonlyArray<string> => {
+  const named = sources
+    .flatMap(({ licenses }) => Object.keys(licenses))
+    .flatMap((license) => licensesIn(parseExpression(license)))
+    .flatMap(({ id, also = [] }) => [id, ...also])
+    .filter((id) => !isOwn(id))
+  return [...new Set([...candidateLicenses, ...named])].filter((license) => objections(license, sources).length === 0)
+}
+
+/** What is wrong with the licence that a release or a file shall be under, whatever its texts say. */
+export const licenseProblem = (license: string): { readonly problem: string; readonly hint: string } | undefined => {
+  const unnamed = licensesIn(parseExpression(license)).find(isUnnamed)
+  if (unnamed === undefined) return undefined
+  const meant = didYouMean(unnamed.id, [...candidateLicenses, ...inSpelling.values()])
+  return {
+    problem: `\`${license}\` is no licence that is known of SPDX's list`,
+    hint: `terms of one's own are \`LicenseRef-<name>\`; ${
+      meant === undefined ? `else one such as ${listed(candidateLicenses.slice(0, 6))}` : `did you mean \`${meant}\`?`
+    }`,
+  }
+}
 
 /** The class of a model: white only when every text it was trained on is, and none of its terms forbid training. */
 export const classOfSources = (sources: ReadonlyArray<Rights>): Class =>

@@ -258,6 +258,13 @@ export const QuantisedFile = Schema.Struct({
 })
 export type QuantisedFile = typeof QuantisedFile.Type
 
+/** The smallest file whose figure, its interval included, is at most so much in every language. */
+export const PickRule = Schema.Struct({
+  by: Schema.Literals(["kld", "delta_ppl", "rms_delta_p"]),
+  at_most: Schema.Finite,
+})
+export type PickRule = typeof PickRule.Type
+
 /** `quantisation.json` of a release that has GGUF files. */
 export const Quantisation = Schema.Struct({
   model: ModelIdentity,
@@ -265,13 +272,14 @@ export const Quantisation = Schema.Struct({
   reference: Schema.String,
   documents: Natural,
   tokens: Natural,
-  files: Schema.Array(QuantisedFile),
+  files: Schema.Array(QuantisedFile).check(Schema.isMinLength(1)),
   /** Documents of the validation part that were measured, by source. */
   sources: Schema.Record(Schema.String, Natural),
   /** Training rows whose activations weigh the columns; absent where no file was made so. */
   importance: Schema.optionalKey(Schema.Struct({ rows: Natural, tokens: Natural, dataset: Schema.String })),
   /** Name of the file recommended, and the rule that picked it, in words. */
   picked: Schema.String,
+  pick: PickRule,
   rule: Schema.String,
   /** false: no file kept the rule, and `picked` is the one that comes nearest. */
   rule_kept: Schema.Boolean,

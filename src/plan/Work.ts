@@ -63,6 +63,7 @@ export interface RunFacts {
   readonly experimentFile: string
   readonly experimentSource: string
   readonly planText: string
+  /** Values that were set otherwise than the experiment file has them. */
   readonly parameters: Readonly<Record<string, unknown>>
   readonly startedAt: string
   readonly repository: string

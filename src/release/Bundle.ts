@@ -97,6 +97,8 @@ export interface ReleaseInput extends TemplateOptions {
     /** Text of the experiment file, and of its plan. */
     readonly source: string
     readonly plan: string
+    /** What was set with `--set`, where it differs from the experiment file. */
+    readonly parameters: ReleaseFacts["parameters"]
     /** Step labels and their keys. */
     readonly keys: { readonly [step: string]: string }
     readonly parentStep: number
@@ -171,6 +173,7 @@ export const assembleRelease = Effect.fn("Bundle.assembleRelease")(function* (
     template: input.template,
     templates_sha256: yield* templatesDigest(input.template, input),
     experiment: experiment.name,
+    parameters: experiment.parameters,
     keys: experiment.keys,
     released_step: experiment.releasedStep,
     parent_step: experiment.parentStep,
@@ -361,6 +364,7 @@ const writeProvenance = Effect.fnUntraced(function* (input: ReleaseInput) {
     subjects,
     experiment: experiment.name,
     experimentSha256: sha256(experiment.source),
+    parameters: experiment.parameters,
     keys: experiment.keys,
     texts: inventory.sources,
     provenance,

@@ -15,9 +15,11 @@ import type { Measured } from "../model/Report.ts"
 import {
   type Citation,
   Citations,
+  decimal,
   exact,
   integer,
   MissingFigure,
+  percent,
   scientific,
   unmark,
   untracedNumbers,
@@ -27,7 +29,7 @@ import { checkConsistency } from "./Consistency.ts"
 import { fileNames, type ReleaseFiles, readFolder, weightsName } from "./Folder.ts"
 import { classOfSources, hubLicense, licenseLink, licenseText, licensingOf, noticeText, objections } from "./License.ts"
 import { code, inline, literal, oneLine } from "./Markdown.ts"
-import { limitations, noise, strengths } from "./Quality.ts"
+import { differences, limitations, noise, strengths } from "./Quality.ts"
 import {
   type ReleaseError,
   ReleaseInconsistent,
@@ -282,11 +284,16 @@ const context = (cite: Citations) => {
     shade: classOfSources(files.inventory.sources),
     licenses,
     against,
-    bibtex: cite.of(names.release, [], bibtex(files.release)),
+    // By line, as the lint compares: a citation may not span lines.
+    bibtex: bibtex(files.release)
+      .split("\n")
+      .map((line) => cite.of(names.release, [], line))
+      .join("\n"),
     flops: cite.number("training", (file) => file.training_flops, scientific),
     tokenRange: tokenRange(training.data.raw_tokens),
     strengths: strengths(cite),
     noise: noise(cite),
+    differences: differences(cite),
     quantisation,
     languages: list(tokens.languages.map((_, i) => cite.text("tokens", (file) => file.languages[i]))),
     layers: cite.number("training", (file) => file.architecture.layers, integer),
@@ -332,6 +339,7 @@ const context = (cite: Citations) => {
     packedTokens: cite.number("training", (file) => file.data.packed_tokens, integer),
     droppedTokens: cite.number("training", (file) => file.data.dropped_tokens, integer),
     epochs: cite.number("training", (file) => file.data.epochs),
+    repeated: training.data.epochs > 1,
     rawByLanguage: list(
       Object.keys(training.data.raw_tokens_by_language).map(
         (language) =>
@@ -426,15 +434,34 @@ const context = (cite: Citations) => {
       step: cite.key("release", (file) => file.keys, step),
       key: cite.text("release", (file) => file.keys[step], code),
     })),
+    set: Object.entries(files.release.parameters)
+      .map(([name, value]) =>
+        cite.of(names.release, ["parameters", name], ` --set ${shell(quoted(`${name}=${value}`))}`),
+      )
+      .join(""),
     weightsName: cite.of(weightsName(files.release), [], code(weightsName(files.release))),
     holdoutIdentity: cite.text("holdout", (file) => file.model.candidate),
   }
 }
 
-/** A line of a shell in a fence, which it may not close. */
-const shell = (text: string): string => oneLine(text).replaceAll("`", "'")
+/** One word of a shell, whatever stands in it. */
+const quoted = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`
 
-const LOSSES = ["ppl", "delta_ppl", "kld", "mean_delta_p", "rms_delta_p", "same_top_p"] as const
+/**
+ * A line of a shell in a fence, which only a line that begins with ticks or tildes could close. Nothing within it may be replaced: a
+ * command quotes words that are not ours, and any quote put in would end theirs.
+ */
+const shell = (text: string): string => oneLine(text).replace(/^[`~\s]+/, "")
+
+/** Perplexities and nats as they are; probabilities and shares in percent, as the metric is defined. */
+const LOSSES = [
+  ["ppl", decimal],
+  ["delta_ppl", decimal],
+  ["kld", decimal],
+  ["mean_delta_p", percent],
+  ["rms_delta_p", percent],
+  ["same_top_p", percent],
+] as const
 
 /** The GGUF files and what each costs; `false` where there are none. */
 const quantisationOf = (cite: Citations) => {
@@ -446,10 +473,14 @@ const quantisationOf = (cite: Citations) => {
   return {
     reference: text((file) => file.reference, code),
     rule: text((file) => file.rule),
-    kept: quantisation.rule_kept,
     picked: text((file) => file.picked, code),
     llamaCpp: text((file) => file.commands.llama_cpp, shell),
     ollama: text((file) => file.commands.ollama, shell),
+    warmed: quantisation.preset.doSample && quantisation.preset.temperature !== 1,
+    noRepeat:
+      quantisation.preset.noRepeatNgramSize === 0
+        ? ""
+        : cite.number("quantisation", (file) => file!.preset.noRepeatNgramSize, integer),
     documents: cite.number("quantisation", (file) => file!.documents, integer),
     tokens: cite.number("quantisation", (file) => file!.tokens, integer),
     rows: quantisation.files.flatMap((each, i) =>
@@ -464,7 +495,9 @@ const quantisationOf = (cite: Citations) => {
           (bits) => bits.toFixed(2),
         ),
         texts: cite.key("quantisation", (file) => file!.files[i]!.losses, texts),
-        losses: LOSSES.map((key) => cite.measured("quantisation", (file) => file!.files[i]!.losses[texts]![key])),
+        losses: LOSSES.map(([key, format]) =>
+          cite.measured("quantisation", (file) => file!.files[i]!.losses[texts]![key], format),
+        ),
       })),
     ),
   }
@@ -502,7 +535,7 @@ const FILES: ReadonlyArray<readonly [pattern: RegExp, what: string]> = [
   [/^behaviour_generations\.jsonl$/, "samples the behaviour metrics were counted on"],
   [/^eval_summary\.json$/, "validation beside holdout, ties, counts"],
   [/^comparison\.json$/, "candidates beside each other"],
-  [/^holdout\.json$/, "the holdout, read once"],
+  [/^holdout\.json$/, "losses on the holdout, measured once"],
   [/^probe_step\d+_summary\.json$/, "probes"],
   [/^decoding_summary\.json$/, "decoding sweep"],
   [/^decoding_report\.md$/, "decoding sweep, told in full"],

@@ -54,6 +54,8 @@ export const integer = (value: number): string => String(Math.round(value)).repl
 /** Four decimals, or four digits where those would be nothing but zeros. */
 export const decimal = (value: number): string =>
   value !== 0 && Math.abs(value) < 0.001 ? value.toPrecision(4) : value.toFixed(4)
+/** A share of one, in hundredths. */
+export const percent = (value: number): string => `${decimal(100 * value)}%`
 /** 2.3e+12, for what nobody counts on fingers. */
 export const scientific = (value: number): string => value.toExponential(2)
 /** As JavaScript writes it: settings such as 2e-4 or 0.95. */
@@ -135,15 +137,19 @@ export class Citations {
     return `${this.of(this.names[file], [...path, "0"], format(low))} – ${this.of(this.names[file], [...path, "1"], format(high))}`
   }
 
-  measured<K extends keyof ReleaseFiles>(file: K, accessor: Accessor<K, Measured | undefined>): MeasuredText {
+  measured<K extends keyof ReleaseFiles>(
+    file: K,
+    accessor: Accessor<K, Measured | undefined>,
+    format: Format = decimal,
+  ): MeasuredText {
     const path = pathOf(accessor)
     const value = walk(this.files[file], path) as Measured | undefined
     if (value === undefined) throw new MissingFigure(this.names[file], path, "there")
     // `accessor` gives a Measured wherever the walk found one.
     const at = (file: ReleaseFiles[K]): Measured => accessor(file) as Measured
     return {
-      value: this.number(file, (file) => at(file).value),
-      interval: this.interval(file, (file) => at(file).ci95),
+      value: this.number(file, (file) => at(file).value, format),
+      interval: this.interval(file, (file) => at(file).ci95, format),
       over:
         value.n === undefined ? "–" : `${this.number(file, (file) => at(file).n, integer)} ${value.unit ?? ""}`.trim(),
     }
@@ -152,7 +158,7 @@ export class Citations {
 
 /** Words of templates that have digits in them and are no figures. */
 const VOCABULARY =
-  /\bGPT-2\b|\b95%|\bp < 0\.05\b|\bSHA256SUMS\b|\bsha256(?:sum)?\b|\bsafetensors\b|\bCO2\b|\bArticle 53\(1\)\(d\) of Regulation \(EU\) 2024\/1689/g
+  /\bGPT-2\b|(?<![\d.,])95%|\bp < 0\.05\b|\bSHA256SUMS\b|\bsha256(?:sum)?\b|\bsafetensors\b|\bCO2\b|\bArticle 53\(1\)\(d\) of Regulation \(EU\) 2024\/1689/g
 
 /** Numbers of a text, words of the vocabulary left out: a minus belongs to a number where it is no hyphen. */
 export const numbersIn = (text: string): ReadonlyArray<string> =>

@@ -11,9 +11,11 @@ import { parameterCount, trainingFlopsPerToken } from "../model/Architecture.ts"
 import { canonicalJson } from "../model/Digest.ts"
 import { objections } from "../model/License.ts"
 import { lrAt } from "../model/LrSchedule.ts"
-import type { LeaderboardRow, SourceLoss } from "../model/Report.ts"
+import type { LeaderboardRow, QuantisationLoss, SourceLoss } from "../model/Report.ts"
 import { generationConfig, modelConfig, plain, recommendedDecoding } from "./Export.ts"
 import { type FileKey, fileNames, type ReleaseFiles, weightsName } from "./Folder.ts"
+import { llamaCommand, modelfile, type Usage } from "./gguf/About.ts"
+import { pickFile } from "./gguf/Pick.ts"
 import { ReleaseInconsistent, ReleaseInputUnreadable, unreadable } from "./ReleaseError.ts"
 import { evaluationSummary, own, trainingData } from "./Summary.ts"
 import { sha256OfFile } from "./Sums.ts"
@@ -148,15 +150,31 @@ export const disagreements = (files: ReleaseFiles): ReadonlyArray<ReleaseInconsi
   if (quantisation !== undefined) {
     expect(same(quantisation.model, identity), "quantisation", "benchmark", "the model it is about")
     expect(same(quantisation.preset, decoding.recommended), "quantisation", "decoding", "the recommended preset")
+    const choice = pickFile(quantisation.files, quantisation.pick)
+    const chosen = quantisation.picked === choice.file && quantisation.rule_kept === choice.kept
     expect(
-      quantisation.files.some(({ file }) => file === quantisation.picked),
+      chosen && quantisation.rule === choice.words,
+      "quantisation",
+      "quantisation",
+      `by its figures and its rule ${choice.file} is to be recommended${choice.kept ? "" : ", which does not keep the rule"}`,
+    )
+    for (const problem of quantisationProblems(quantisation, training.parameters))
+      expect(false, "quantisation", "quantisation", problem)
+    const { llama_cpp, ollama } = quantisation.commands
+    const opening = (files.prompts.behaviour[0] ?? files.prompts.tuning[0])?.text ?? ""
+    expect(
+      llama_cpp === llamaCommand(usageOf(files, quantisation), opening),
+      "quantisation",
+      "prompts",
+      "the line for llama.cpp",
+    )
+    const name = release.name.toLowerCase()
+    expect(
+      ollama === `ollama create ${name} -f Modelfile && ollama run ${name}`,
       "quantisation",
       "release",
-      `${quantisation.picked} is recommended, and none of its files`,
+      "the line for Ollama",
     )
-    for (const { file, losses } of quantisation.files)
-      for (const [texts, { ppl }] of Object.entries(losses))
-        expect(ppl.value >= 1, "quantisation", "release", `${file}, ${texts}: a perplexity below 1`)
   }
 
   // Losses, perplexities, mixes.
@@ -325,6 +343,105 @@ export const disagreements = (files: ReleaseFiles): ReadonlyArray<ReleaseInconsi
   return found
 }
 
+type Quantisation = NonNullable<ReleaseFiles["quantisation"]>
+
+/** What divergences may fall short of 0 by: they are sums of fp64 over what fp32 says, and leave out the rarest tokens. */
+const ROUNDING = 1e-6
+
+/** What the figures of quantised files say against one another. */
+const quantisationProblems = ({ files, tokens }: Quantisation, parameters: number): ReadonlyArray<string> => {
+  const problems: Array<string> = []
+  const expect = (holds: boolean, problem: string) => {
+    if (!holds) problems.push(problem)
+  }
+  const bases = new Map<string, number>()
+  for (const { file, bytes, bits_per_weight, losses } of files) {
+    expect(near(bits_per_weight, (8 * bytes) / parameters), `${file}: bits a weight are not 8 × bytes / parameters`)
+    const all = own(losses, "all")
+    const parts = Object.entries(losses).filter(([texts]) => texts !== "all")
+    expect(all?.ppl.n === tokens, `${file}: ${all?.ppl.n} tokens are measured, not ${tokens}`)
+    for (const [texts, loss] of Object.entries(losses)) {
+      const place = `${file}, ${texts}`
+      const { ppl, delta_ppl, kld, kld_median, kld_p99, kld_max, mean_delta_p, rms_delta_p, same_top_p } = loss
+      for (const [name, { value, ci95, n }] of Object.entries({
+        ppl,
+        delta_ppl,
+        kld,
+        mean_delta_p,
+        rms_delta_p,
+        same_top_p,
+      })) {
+        expect(
+          ci95 !== undefined && ci95[0] <= value && value <= ci95[1],
+          `${place}: ${name} lies outside of its interval`,
+        )
+        expect(n === ppl.n, `${place}: ${name} is over ${n} tokens, the perplexity over ${ppl.n}`)
+      }
+      expect(ppl.value >= 1, `${place}: a perplexity below 1`)
+      const base = ppl.value - delta_ppl.value
+      if (!bases.has(texts)) bases.set(texts, base)
+      expect(near(base, bases.get(texts)!), `${place}: perplexity less its change is not that of the other files`)
+      expect(kld.value >= -ROUNDING, `${place}: a divergence below 0`)
+      expect(
+        kld_median <= kld_p99 && kld_p99 <= kld_max && kld.value <= kld_max + ROUNDING,
+        `${place}: the order of divergences`,
+      )
+      expect(
+        Math.abs(mean_delta_p.value) <= rms_delta_p.value + ROUNDING,
+        `${place}: a mean above the root mean square`,
+      )
+      expect(0 <= same_top_p.value && same_top_p.value <= 1, `${place}: a share outside of 0 to 1`)
+    }
+    if (all === undefined || parts.length === 0) continue
+    // All texts together are their languages, each by its tokens.
+    const counted = parts.reduce((total, [, { ppl }]) => total + (ppl.n ?? 0), 0)
+    expect(counted === tokens, `${file}: its languages have ${counted} tokens, not ${tokens}`)
+    const mean = (of: (loss: QuantisationLoss) => number): number =>
+      parts.reduce((total, [, loss]) => total + of(loss) * (loss.ppl.n ?? 0), 0) / counted
+    const combined = (name: string, of: (loss: QuantisationLoss) => number) => {
+      const distance = Math.abs(of(all) - mean(of))
+      expect(distance <= 1e-9 + 1e-6 * Math.abs(of(all)), `${file}: ${name} of all is not the mean of its languages`)
+    }
+    combined("perplexity", ({ ppl }) => Math.log(ppl.value))
+    combined("divergence", ({ kld }) => kld.value)
+    combined("change of probability", ({ mean_delta_p }) => mean_delta_p.value)
+    combined("mean square of that change", ({ rms_delta_p }) => rms_delta_p.value ** 2)
+    combined("same first choice", ({ same_top_p }) => same_top_p.value)
+  }
+  return problems
+}
+
+const usageOf = ({ decoding, training }: ReleaseFiles, { picked, preset }: Quantisation): Usage => ({
+  file: picked,
+  preset,
+  context: training.architecture.context,
+  maxNewTokens: decoding.max_new_tokens,
+})
+
+/** The quantised files of a folder against what is said of them. */
+export const quantisedDisagreements = Effect.fn("Consistency.quantised")(function* (
+  folder: string,
+  files: ReleaseFiles,
+): Effect.fn.Return<ReadonlyArray<ReleaseInconsistent>, ReleaseInputUnreadable, FileSystem.FileSystem> {
+  const fs = yield* FileSystem.FileSystem
+  const { quantisation, tokenizerConfig, release } = files
+  if (quantisation === undefined) return []
+  const second = fileNames(release).quantisation
+  const found: Array<ReleaseInconsistent> = []
+  for (const { file, bytes } of quantisation.files) {
+    const { size } = yield* fs.stat(`${folder}/${file}`).pipe(unreadable(`${folder}/${file}`))
+    if (Number(size) !== bytes)
+      found.push(new ReleaseInconsistent({ first: file, second, problem: `${size} bytes, not ${bytes}` }))
+  }
+  const there = yield* fs.readFileString(`${folder}/Modelfile`).pipe(unreadable(`${folder}/Modelfile`))
+  const eos = String(tokenizerConfig["eos_token"])
+  if (there !== modelfile(usageOf(files, quantisation), eos, release.license))
+    found.push(
+      new ReleaseInconsistent({ first: "Modelfile", second, problem: "made again from it, it reads otherwise" }),
+    )
+  return found
+})
+
 /**
  * A leaderboard as a table says what the summary says: by every column whose name is one of the summary's. Numbers are compared,
  * other columns are left to whoever writes the table.
@@ -407,4 +524,6 @@ export const checkConsistency = Effect.fn("Consistency.check")(function* (
   yield* checkLeaderboard(folder, "tuning_leaderboard.csv", files.decoding.tuning, "decoding_summary.json")
   yield* checkLeaderboard(folder, "holdout_leaderboard.csv", files.decoding.holdout, "decoding_summary.json")
   yield* checkWeights(folder, files)
+  const [quantised] = yield* quantisedDisagreements(folder, files)
+  if (quantised !== undefined) return yield* quantised
 })

@@ -66,6 +66,11 @@ export const ReleaseFacts = Schema.Struct({
   /** sha256 over the templates: with others the card has other words. */
   templates_sha256: Schema.String,
   experiment: Schema.String,
+  /**
+   * Parameters of the experiment that were set otherwise than `experiment.ts` has them: with `--set name=value` for each it makes this
+   * release again. Paths from the root of the maker's machine are left out: they say nothing to anybody.
+   */
+  parameters: Schema.Record(Schema.String, Schema.Union([Schema.String, Schema.Finite, Schema.Boolean])),
   /** Keys of the steps that made it: what `exp` looks artifacts up by. */
   keys: Schema.Record(Schema.String, Schema.String),
   released_step: Natural,

@@ -60,7 +60,11 @@ const words = (cause: unknown): string => {
     ? "there is one already"
     : code === "ENOENT"
       ? "there is no such file"
-      : (message ?? String(cause))
+      : code === "ENOTDIR"
+        ? "it is no folder"
+        : code === "EACCES" || code === "EPERM"
+          ? "you may not read or write it"
+          : (message ?? String(cause))
 }
 
 export interface NewKey {
@@ -91,7 +95,10 @@ export const newKey = (path: string): Effect.Effect<NewKey, KeyUnwritable> =>
       new KeyUnwritable({
         path,
         problem: words(cause),
-        hint: "a key is never written over: name another file with `--out`, or go on with the one you have",
+        hint:
+          (cause as NodeJS.ErrnoException).code === "EEXIST"
+            ? "a key is never written over: name another file with `--out`, or go on with the one you have"
+            : "name a file in a folder that you can write to with `--out`",
       }),
   })
 
@@ -143,7 +150,9 @@ export const readSigningKey = (path: string): Effect.Effect<Redacted.Redacted<Ke
         problem,
         hint: problem.startsWith("others can read it")
           ? `\`chmod 600 ${path}\``
-          : "`exp keys new` makes one; `--key` or `EXP_SIGNING_KEY` names another",
+          : problem.startsWith("you may not")
+            ? `\`ls -l ${path}\` says whose it is`
+            : "`exp keys new` makes one; `--key` or `EXP_SIGNING_KEY` names another",
       })
     },
   })
@@ -154,7 +163,15 @@ export const knownKeys = (
 ): Effect.Effect<ReadonlyArray<KeyObject>, KeyUnreadable> =>
   Effect.gen(function* () {
     const folder = keysFolder(environment)
-    const names = existsSync(folder) ? readdirSync(folder).filter((name) => name.endsWith(".pem")) : []
+    const names = yield* Effect.try({
+      try: () => (existsSync(folder) ? readdirSync(folder).filter((name) => name.endsWith(".pem")) : []),
+      catch: (cause) =>
+        new KeyUnreadable({
+          path: folder,
+          problem: words(cause),
+          hint: "it must be a folder that you can read; move what is there away, or set `XDG_CONFIG_HOME`",
+        }),
+    })
     const keys = new Map<string, KeyObject>()
     for (const name of names.sort()) {
       const key = yield* readPublicKey(join(folder, name))

@@ -4,7 +4,8 @@
  *
  * Every text is filled again from the files beside it and held against the one that is there, line by line. A line that both have is
  * vouched for figure by figure (`Citation.ts`). Of one that reads otherwise, each figure is held against the place it was taken from.
- * A line that no template makes may say what it likes in words, but no number: nothing would keep it true.
+ * A line that no template makes may say what it likes in words, but no number: nothing would keep it true. Nor may it hold markup that
+ * hides what others say. The other texts have to be, to the byte, what their files make: there the words are the terms.
  *
  * | problem                                  | found by                                                                     |
  * |------------------------------------------|------------------------------------------------------------------------------|
@@ -12,6 +13,9 @@
  * | a figure that is not its file's          | the line it belongs to, and the citation at that place                       |
  * | a sentence turned, a limitation left out | the line it belongs to                                                        |
  * | card against configuration               | front matter, and names of licences and architectures in added lines         |
+ * | metadata no file vouches for             | front matter: keys beside those the files make, `model-index` as a whole      |
+ * | a section hidden, an image from elsewhere | HTML, fences, images and link definitions in added lines; fences taken out   |
+ * | licence, notice or a report reworded     | any byte that is not what its files make                                      |
  * | an interval missing beside a rate        | figures whose file has a `ci95`: both its ends in the same row or paragraph  |
  * | files that disagree                      | `Consistency.ts`                                                              |
  *
@@ -24,7 +28,7 @@ import { canonicalJson } from "../model/Digest.ts"
 import { licenseOf } from "../model/License.ts"
 import { frontMatterData, type Rendered, renderAll, type TemplateOptions, templatesDigest } from "./Card.ts"
 import { type Citation, numbersIn, partsOf, unmark } from "./Citation.ts"
-import { disagreements } from "./Consistency.ts"
+import { disagreements, quantisedDisagreements } from "./Consistency.ts"
 import { fileNames, type ReleaseFiles, readFolder } from "./Folder.ts"
 import { type ReleaseError, unreadable } from "./ReleaseError.ts"
 
@@ -48,7 +52,8 @@ export const lintCard = Effect.fn("Lint.card")(function* (
   const files = yield* readFolder(folder)
   const rendered = yield* renderAll(folder, files, options)
   const sameWords = (yield* templatesDigest(files.release.template, options)) === files.release.templates_sha256
-  const findings: Array<LintFinding> = disagreements(files).map(({ first, second, problem }) => ({
+  const disagreeing = [...disagreements(files), ...(yield* quantisedDisagreements(folder, files))]
+  const findings: Array<LintFinding> = disagreeing.map(({ first, second, problem }) => ({
     file: first,
     line: null,
     text: short(problem),
@@ -62,18 +67,29 @@ export const lintCard = Effect.fn("Lint.card")(function* (
       findings.push({ file, line: null, text: "", problem: "it is missing" })
       continue
     }
-    const text = yield* fs.readFileString(path).pipe(unreadable(path))
+    const there = yield* fs.readFileString(path).pipe(unreadable(path))
+    const text = there.replaceAll("\r\n", "\n")
+    if (text !== there) findings.push({ file, line: null, text: "", problem: "its line ends are CRLF" })
     if (text === unmark(expected.marked)) continue
     const [matter, body] = file === CARD ? cut(text) : ["", text]
     if (file === CARD) findings.push(...(yield* Effect.promise(() => lintFrontMatter(matter, files))))
     const page: Page = { file, first: matter.split("\n").length, lines: body.split("\n") }
     const marked = file === CARD ? cut(expected.marked)[1] : expected.marked
-    findings.push(
-      ...(sameWords ? lintLines(page, { ...expected, marked }, figures, files) : lintFigures(page, figures)),
-    )
+    // Licence, notice and citation are filled into no template: whatever the templates say, they read one way only.
+    const paired = sameWords || expected.citations.length === 0
+    const found = paired ? lintLines(page, { ...expected, marked }, figures, files) : lintFigures(page, figures)
+    findings.push(...found, ...(paired && file !== CARD && found.length === 0 ? [firstDifference(page, marked)] : []))
   }
   return findings
 })
+
+/** For a text whose every byte counts, where nothing in particular can be said against what differs. */
+const firstDifference = ({ file, first, lines }: Page, marked: string): LintFinding => {
+  const made = unmark(marked).split("\n")
+  const line = lines.findIndex((each, index) => each !== made[index])
+  const at = line < 0 ? lines.length - 1 : line
+  return { file, line: first + at, text: short(lines[at]!), problem: "it is not, to the byte, what its files make" }
+}
 
 interface Page {
   readonly file: string
@@ -188,7 +204,15 @@ const lintTemplate = (file: string, { marked, citations, untraced }: Rendered, f
 
 const said = (value: unknown): string => (value === undefined ? "nothing" : short(JSON.stringify(value)))
 
-/** Metadata that no file of a release has anything to say to may be added; what contradicts one may not. */
+/**
+ * What may stand in the metadata beside what the files make: the release that came after, which this one could not know of, and
+ * whether the Hub offers to run it. Everything else there makes a claim (`co2_eq_emissions`, `metrics`) that no file backs.
+ */
+const ADDED_KEYS: { readonly [key: string]: (value: unknown) => boolean } = {
+  new_version: (value) => typeof value === "string" && /^[\w.-]+\/[\w.-]+$/.test(value),
+  inference: (value) => typeof value === "boolean",
+}
+
 const lintFrontMatter = async (matter: string, files: ReleaseFiles): Promise<ReadonlyArray<LintFinding>> => {
   const { parse } = await import("yaml")
   const lines = matter.split("\n")
@@ -218,6 +242,12 @@ const lintFrontMatter = async (matter: string, files: ReleaseFiles): Promise<Rea
     findings.push(
       finding("base_model", said(given["base_model"]), "`base_model` names a parent; `training_config.json` has none"),
     )
+  for (const [key, value] of Object.entries(given)) {
+    if (Object.hasOwn(rest, key) || key === "model-index" || key === "base_model") continue
+    if (Object.hasOwn(ADDED_KEYS, key) && ADDED_KEYS[key]!(value)) continue
+    findings.push(finding(key, said(value), `\`${key}\` is ${said(value)}, which no file has`))
+  }
+  const before = findings.length
   const [published, made] = [metricsOf(given["model-index"]), metricsOf(index)]
   for (const [name, value] of made)
     if (published.get(name) !== value)
@@ -231,6 +261,11 @@ const lintFrontMatter = async (matter: string, files: ReleaseFiles): Promise<Rea
   for (const [name, value] of published)
     if (!made.has(name))
       findings.push(finding("model-index", `${name}: ${said(value)}`, `\`model-index\` has ${name}, which no file has`))
+  // Kinds, data sets, a second entry of the same name, a mark of verification: whatever is not a value by its name.
+  if (findings.length === before && canonical(given["model-index"]) !== canonical(index))
+    findings.push(
+      finding("model-index", said(given["model-index"]), "`model-index` reads otherwise than its files make it"),
+    )
   return findings
 }
 
@@ -262,17 +297,18 @@ const metricsOf = (index: unknown): ReadonlyMap<string, unknown> => {
 const lintFigures = (
   { file, first, lines }: Page,
   figures: ReadonlyMap<string, Citation>,
-): ReadonlyArray<LintFinding> =>
-  lines.flatMap((line, index) =>
-    [...new Set(numbersIn(line))]
-      .filter((number) => !figures.has(number))
-      .map((number) => ({
-        file,
-        line: first + index,
-        text: short(line),
-        problem: `says ${number}, which no file of the folder has`,
-      })),
-  )
+): ReadonlyArray<LintFinding> => {
+  let fenced = false
+  return lines.flatMap((line, index) => {
+    if (FENCE.test(line)) fenced = !fenced
+    return [
+      ...(fenced || !HTML.test(line) ? [] : [`has HTML, which may hide what stands in it or after it`]),
+      ...[...new Set(numbersIn(line))]
+        .filter((number) => !figures.has(number))
+        .map((number) => `says ${number}, which no file of the folder has`),
+    ].map((problem) => ({ file, line: first + index, text: short(line), problem }))
+  })
+}
 
 const lintLines = (page: Page, expected: Rendered, figures: ReadonlyMap<string, Citation>, files: ReleaseFiles) => {
   const marked = expected.marked.split("\n")
@@ -293,7 +329,7 @@ const lintLines = (page: Page, expected: Rendered, figures: ReadonlyMap<string, 
     }
     const here = come[0] ?? page.lines.length - 1
     for (const index of left) {
-      if (!/[\p{L}\d]/u.test(made[index]!)) continue
+      if (!/[\p{L}\d]/u.test(made[index]!) && !FENCE.test(made[index]!)) continue
       const problem = "the files make this line, and it is left out"
       findings.push({ file: page.file, line: page.first + here, text: short(made[index]!), problem })
     }
@@ -328,12 +364,34 @@ const changed = (line: string, marked: string, { citations }: Rendered, files: R
   return [`reads otherwise than its files make it: \`${short(unmark(marked))}\``]
 }
 
-/** Numbers somebody may write out, where no template does. */
-const WORDS =
-  /\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|billion|percent|per cent|twice|half|double|tenfold)\b/gi
+/** Numbers somebody may write out, where no template does; "one", "first" and "second" have other uses. */
+const WORDS = new RegExp(
+  `\\b(?:${[
+    "zero(?:e?s)?|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve",
+    "(?:thir|four|fif|six|seven|eigh|nine)teen(?:s|th)?",
+    "(?:twen|thir|for|fif|six|seven|eigh|nine)(?:ty|ties|tieth)",
+    "(?:tens|dozen|hundred|thousand|million|billion|trillion|quadrillion)(?:s|ths?)?",
+    "(?:third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|twelfth)s?",
+    "(?:two|three|four|five|ten|hundred|thousand)fold",
+    "percent|per cent|percentage points?|twice|thrice|half|halves|halved|doubled?|tripled?|quadrupled?",
+  ].join("|")})\\b`,
+  "gi",
+)
 /** ½, ②, ٤٢. */
 const OTHER_DIGITS = /(?:(?!\d)\p{N})+/gu
 const FAMILIES = /\b(?:llama|mistral|mixtral|qwen|gemma|phi|bert|t5|mamba|gpt-?[234](?:\.\d)?|gpt-?4o?)\b/gi
+
+const FENCE = /^\s*(?:`{3}|~{3})/
+const HTML = /<[a-z!/?]/i
+
+/** What can hide the lines after it, or bring in what is no part of the release. */
+const MARKUP: ReadonlyArray<readonly [pattern: RegExp, problem: string]> = [
+  [HTML, "has HTML, which may hide what stands in it or after it"],
+  [FENCE, "begins or ends a block of code that no template makes"],
+  [/!\[/, "shows an image, which is no part of the release"],
+  [/^\s*(?:[>*+-]\s*)*\[[^\]]*\]:/, "defines a link, whose title may hide the lines after it"],
+  [/\$\$/, "begins or ends a formula, which may hide the lines after it"],
+]
 
 /** What a line that no template makes says without cover. */
 const added = (line: string, figures: ReadonlyMap<string, Citation>, files: ReleaseFiles): ReadonlyArray<string> => {
@@ -341,18 +399,23 @@ const added = (line: string, figures: ReadonlyMap<string, Citation>, files: Rele
   const family = String(files.config["model_type"]).replaceAll("-", "").toLowerCase()
   const named = (line.match(/[A-Za-z0-9][A-Za-z0-9.+-]+/g) ?? [])
     .map((word) => word.replace(/[.,]+$/, ""))
-    .filter((word) => licenseOf(word).rule !== "unknown")
+    .filter((word) => licenseOf(word).rule !== "unknown" && licenseOf(word).id === word)
+  // MIT is a place as well: a licence is what something is under.
+  const claimed = /\blicen[cs](?:e[sd]?|ing)\b|\bunder\b/i.test(line) ? named : []
   const families = line.match(FAMILIES) ?? []
   // What a name has of digits is no number.
   const rest = [...named, ...families].reduce((left, name) => left.replaceAll(name, ""), line)
+  // Emphasis and what has no width may stand within a word.
+  const plain = rest.replace(/[\p{Cf}*\\]/gu, "")
   return [
-    ...named
+    ...MARKUP.flatMap(([pattern, problem]) => (pattern.test(line) ? [problem] : [])),
+    ...claimed
       .filter((id) => licenseOf(id).id !== licenseOf(license).id)
       .map((id) => `names the licence ${id}; \`release.json\` (license) has ${license}`),
     ...families
       .filter((name) => name.replaceAll("-", "").toLowerCase() !== family)
       .map((name) => `names ${name}; \`config.json\` (model_type) has ${family}`),
-    ...[...new Set([...(rest.match(WORDS) ?? []), ...(rest.match(OTHER_DIGITS) ?? [])])].map(
+    ...[...new Set([...(plain.match(WORDS) ?? []), ...(rest.match(OTHER_DIGITS) ?? [])])].map(
       (word) => `says “${word}”, a number that no template takes from a file`,
     ),
     ...[...new Set(numbersIn(rest))].map((number) => {

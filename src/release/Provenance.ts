@@ -136,6 +136,8 @@ export interface StatementParts {
   readonly experiment: string
   /** sha256 of `experiment.ts`. */
   readonly experimentSha256: string
+  /** As `release.json` has them. */
+  readonly parameters: { readonly [name: string]: string | number | boolean }
   readonly keys: { readonly [step: string]: string }
   /** Files that texts were read from. */
   readonly texts: ReadonlyArray<{ readonly source: string; readonly sha256: string }>
@@ -165,7 +167,12 @@ export const statementOf = (parts: StatementParts): Statement => {
     predicate: {
       buildDefinition: {
         buildType: BUILD_TYPE,
-        externalParameters: { experiment: parts.experiment, file: "experiment.ts", sha256: parts.experimentSha256 },
+        externalParameters: {
+          experiment: parts.experiment,
+          file: "experiment.ts",
+          sha256: parts.experimentSha256,
+          parameters: parts.parameters,
+        },
         internalParameters: { keys: parts.keys },
         resolvedDependencies: [
           ...(git === null

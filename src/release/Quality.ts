@@ -1,6 +1,6 @@
 /**
- * What the numbers say of a model, in plain words: for it, against it, and what is within noise. A sentence for each figure that is
- * there; every share stands beside its 95% interval.
+ * What the numbers say of a model, in plain words: for it, against it, what is within noise and what is not. A sentence for each
+ * figure that is there; every share stands beside its 95% interval.
  */
 import type { Measured } from "../model/Report.ts"
 import { type Citations, integer } from "./Citation.ts"
@@ -39,6 +39,8 @@ const sharesOf = (cite: Citations) => {
   }
 }
 const CONSISTENCY = "language_consistency_"
+/** Samples whose language nobody could tell are not among those counted, and may be most of them. */
+const TOLD = "whose language could be told"
 
 /** What speaks for it: only what was counted without an exception, and the holdout where it bears out the choice. */
 export const strengths = (cite: Citations): ReadonlyArray<string> => {
@@ -46,7 +48,7 @@ export const strengths = (cite: Citations): ReadonlyArray<string> => {
   const shares = sharesOf(cite)
   const sentences: Array<string> = []
   const beside = evaluation.validation_beside_holdout["val_loss_mixed"]
-  if (beside !== undefined && beside.holdout.value <= (beside.validation.ci95?.[1] ?? beside.validation.value)) {
+  if (beside !== undefined && (beside.holdout.value <= beside.validation.value || apart(beside) === false)) {
     const of = (part: "validation" | "holdout") =>
       cite.measured("evaluation", (file) => file.validation_beside_holdout["val_loss_mixed"]![part])
     const [holdout, validation] = [of("holdout"), of("validation")]
@@ -59,43 +61,68 @@ export const strengths = (cite: Citations): ReadonlyArray<string> => {
     for (const [name, { count, of }] of shares.counts(where)) {
       if (of === 0) continue
       const told = `${shares.count(where, name)} ${words}${shares.ends(where, name)}`
+      const language = `${shares.count(where, name)} ${words} ${TOLD}${shares.ends(where, name)}`
       if (name === "loop_rate" && count === 0)
         sentences.push(`It does not get stuck: ${told} end in the same words over and over.`)
       if (name === "completion_rate" && count === of)
         sentences.push(`It always writes something: ${told} have text of a useful length.`)
-      if (name.startsWith(CONSISTENCY) && name !== `${CONSISTENCY}mean` && count === of)
+      if (name.startsWith(CONSISTENCY) && count === of && !mostlyUndetermined(evaluation[where]))
         sentences.push(
-          `It keeps to the language of the prompt (${shares.language(where, name)}): ${told} stayed in it.`,
+          `It keeps to the language of the prompt (${shares.language(where, name)}): ${language} stayed in it.`,
         )
     }
   return sentences
 }
 
-const within = ({ value }: Measured, ends: Measured["ci95"]): boolean =>
-  ends !== undefined && ends[0] <= value && value <= ends[1]
+const mostlyUndetermined = (counts: { readonly [name: string]: Count }): boolean => {
+  const undetermined = Object.hasOwn(counts, "undetermined_rate") ? counts["undetermined_rate"] : undefined
+  return undetermined !== undefined && 2 * undetermined.count > undetermined.of
+}
+
+interface Beside {
+  readonly validation: Measured
+  readonly holdout: Measured
+}
+
+const halfWidth = ({ ci95 }: Measured): number | undefined => (ci95 === undefined ? undefined : (ci95[1] - ci95[0]) / 2)
+
+/**
+ * Whether two figures of different documents differ by more than the 95% interval of their difference, whose half width is the root of
+ * the sum of the squares of theirs. One figure lies outside of the other's interval alone in one case of six where both are the same.
+ */
+const apart = ({ validation, holdout }: Beside): boolean | undefined => {
+  const [a, b] = [halfWidth(validation), halfWidth(holdout)]
+  return a === undefined || b === undefined ? undefined : Math.abs(holdout.value - validation.value) > Math.hypot(a, b)
+}
+
+const besideNamed = (cite: Citations, when: boolean): string =>
+  Object.entries(cite.files.evaluation.validation_beside_holdout)
+    .filter(([, beside]) => apart(beside) === when)
+    .map(([name]) => cite.key("evaluation", (file) => file.validation_beside_holdout, name, code))
+    .join(", ")
 
 /** What must not be read as a difference. */
 export const noise = (cite: Citations): ReadonlyArray<string> => {
-  const { evaluation } = cite.files
-  const sentences: Array<string> = []
-  if (evaluation.tied.length > 0)
-    sentences.push(
-      `The choice among the released checkpoint and ${evaluation.tied.map((_, i) => cite.text("evaluation", (file) => file.tied[i])).join(", ")}: the test does not tell them apart.`,
-    )
-  const beside = Object.entries(evaluation.validation_beside_holdout)
-  const apart = beside.filter(
-    ([, { validation, holdout }]) => validation.ci95 !== undefined && !within(holdout, validation.ci95),
-  )
-  const together = beside.filter(([, { validation, holdout }]) => within(holdout, validation.ci95))
-  const named = (entries: typeof beside): string =>
-    entries.map(([name]) => cite.key("evaluation", (file) => file.validation_beside_holdout, name, code)).join(", ")
-  if (together.length > 0)
-    sentences.push(
-      `Between validation and holdout, the holdout figure lies within the validation interval: ${named(together)}.`,
-    )
-  if (apart.length > 0)
-    sentences.push(`Not within noise: the holdout figure lies outside of the validation interval for ${named(apart)}.`)
-  return sentences
+  const { tied } = cite.files.evaluation
+  const together = besideNamed(cite, false)
+  return [
+    ...(tied.length === 0
+      ? []
+      : [
+          `The choice among the released checkpoint and ${tied.map((_, i) => cite.text("evaluation", (file) => file.tied[i])).join(", ")}: the test does not tell them apart.`,
+        ]),
+    ...(together === ""
+      ? []
+      : [`Between validation and holdout, a difference that its 95% interval does not tell from none: ${together}.`]),
+  ]
+}
+
+/** What may be read as one. */
+export const differences = (cite: Citations): ReadonlyArray<string> => {
+  const named = besideNamed(cite, true)
+  return named === ""
+    ? []
+    : [`Between validation and holdout, a difference whose 95% interval leaves out none at all: ${named}.`]
 }
 
 /** What speaks against it. */
@@ -109,7 +136,6 @@ export const limitations = (cite: Citations): ReadonlyArray<string> => {
     ["loop_rate", some, "It gets stuck: ", " end in the same words over and over."],
     ["repeated_4gram_rate", some, "It repeats itself: ", " use some run of four tokens twice."],
     ["completion_rate", notAll, "It does not always answer: only ", " have text of a useful length."],
-    ["eos_rate", notAll, "It does not know when to stop: ", " end by themselves, the others are cut off."],
   ]
   for (const [where, words] of CONDITIONS) {
     const counts = new Map(shares.counts(where))
@@ -118,11 +144,18 @@ export const limitations = (cite: Citations): ReadonlyArray<string> => {
       const count = counts.get(name)
       if (count !== undefined && when(count)) sentences.push(`${before}${share(name)}${after}`)
     }
+    const ended = counts.get("eos_rate")
+    if (ended !== undefined && notAll(ended))
+      sentences.push(
+        `${2 * ended.count < ended.of ? "It rarely knows when to stop: " : ""}${share("eos_rate")} end by themselves, the others are cut off.`,
+      )
     for (const [name, count] of counts)
       if (name.startsWith(CONSISTENCY) && notAll(count))
         sentences.push(
-          `It may leave the language of the prompt (${shares.language(where, name)}): ${share(name)} stayed in it.`,
+          `It may leave the language of the prompt (${shares.language(where, name)}): ${shares.count(where, name)} ${words} ${TOLD}${shares.ends(where, name)} stayed in it.`,
         )
+    if (counts.has("undetermined_rate") && mostlyUndetermined(evaluation[where]))
+      sentences.push(`Of most of what it writes the language cannot be told: ${share("undetermined_rate")}.`)
   }
   if (evaluation.probes.of > 0)
     sentences.push(

@@ -23,6 +23,10 @@ export class NotSignable extends Schema.TaggedError<NotSignable>()("NotSignable"
   }
 }
 
+/** By the Hub, its tools and git, where they keep a copy: `exp verify` names these, and counts them for nothing. */
+const isAdded = (path: string): boolean =>
+  /^(?:\.gitattributes$|\.gitignore$|\.cache\/huggingface\/|\.huggingface\/|\.git\/)/.test(path)
+
 /** Text of the envelope with this key's signature, and with those of others that were there. */
 export const signedEnvelope = Effect.fn("Signing.signedEnvelope")(function* (
   folder: string,
@@ -37,7 +41,9 @@ export const signedEnvelope = Effect.fn("Signing.signedEnvelope")(function* (
     Effect.mapError((error) => refuse(`${STATEMENT}: ${error.message}`)),
   )
   const named = new Map(statement.subject.map(({ name, digest }) => [name, digest.sha256]))
-  const there = (yield* filesBelow(folder)).filter((file) => file !== STATEMENT && !unsummed.has(file))
+  const there = (yield* filesBelow(folder)).filter(
+    (file) => file !== STATEMENT && !unsummed.has(file) && !isAdded(file),
+  )
   for (const file of there) {
     const sum = named.get(file)
     if (sum === undefined) return yield* refuse(`${STATEMENT} does not name ${file}`)

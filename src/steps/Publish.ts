@@ -49,30 +49,27 @@ export const publish = Step.make("publish", {
       const { endpointSetting } = yield* Effect.promise(() => import("../hub/Endpoint.ts"))
       const { envelopeFor } = yield* Effect.promise(() => import("../hub/Envelope.ts"))
       const { layer } = yield* Effect.promise(() => import("../hub/HuggingFace.ts"))
+      const { counting } = yield* Effect.promise(() => import("../hub/Progress.ts"))
       const { publish } = yield* Effect.promise(() => import("../hub/Publication.ts"))
       const { readRelease } = yield* Effect.promise(() => import("../hub/ReleaseFiles.ts"))
       const { findToken } = yield* Effect.promise(() => import("../hub/Token.ts"))
+      const { ENVELOPE } = yield* Effect.promise(() => import("../release/Signature.ts"))
       const params = work.params as unknown as PublishParams
       const folder = join(work.inputs["release"]![0]!.path, "release")
       const endpoint = yield* endpointSetting(undefined)
       const token = yield* findToken
       const content = yield* readRelease(folder, token, yield* envelopeFor(folder, undefined))
-      let done = 0
-      let total = 0
-      let doing = ""
+      const isSigned = content.files.some(({ path }) => path === ENVELOPE)
+      work.note(isSigned ? `signed: ${ENVELOPE}` : "unsigned: `exp keys new` makes a key to sign with")
+      const count = counting()
       const { receipt } = yield* publish(content, {
         ...params,
         report: (event) => {
           if (event._tag === "Did") return work.note(event.text)
-          if (event._tag === "Sending" || event._tag === "ReadingBack") {
-            done = 0
-            total = event.bytes
-            doing = event._tag === "Sending" ? "bytes sent" : "bytes read back"
-            return
-          }
-          if (event._tag === "File" && event.state !== "sent") return
-          done = Math.min(total, done + event.bytes)
-          work.progress({ done, total, unit: doing, detail: event.path })
+          const standing = count(event)
+          if (standing === undefined) return
+          const { doing, bytes: done, of, path } = standing
+          work.progress({ done, total: of.bytes, unit: `bytes ${doing}`, detail: path })
         },
       }).pipe(Effect.provide(layer({ endpoint, token, watch: { waiting: work.note } })))
       work.note(`${receipt.url} at ${receipt.revision.slice(0, 12)}`)

@@ -13,12 +13,12 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import type { TokenDivergence } from "../evaluation/Divergence.ts"
 import { checkpointBytes, tensors } from "../model/Architecture.ts"
 import { architectureOf, Decoding, Quantised, Scored } from "../model/Artifact.ts"
 import { SourceInventory, type TokenDocument } from "../model/Corpus.ts"
 import { type FileType, fileTypes, isWeighed } from "../model/GgufType.ts"
-import { DecodingSummary, PromptSets, type Quantisation, type QuantisationLoss } from "../model/Report.ts"
+import { licenseProblem } from "../model/License.ts"
+import { DecodingSummary, PickRule, PromptSets, type Quantisation, type QuantisationLoss } from "../model/Report.ts"
 import * as Step from "../plan/Step.ts"
 import type { Importance } from "../release/gguf/Importance.ts"
 import type { Behind } from "./Measuring.ts"
@@ -29,18 +29,13 @@ const FileTypes = Schema.Literals(Object.keys(fileTypes) as [FileType, ...Array<
 const standardTypes: ReadonlyArray<FileType> = ["F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K"]
 
 /** Which file is recommended: the smallest one whose figure, its interval included, is at most this in every language. */
-const Pick = Schema.Struct({
-  by: Schema.Literals(["kld", "delta_ppl", "rms_delta_p"]),
-  atMost: Schema.Finite.check(Schema.isGreaterThan(0)),
-})
-type Pick = typeof Pick.Type
+const Pick = Schema.Struct({ by: PickRule.fields.by, atMost: Schema.Finite.check(Schema.isGreaterThan(0)) })
 
-/** Logits that are held at a time. */
-const HELD_BYTES = 128 << 20
-const SAME_SIZE = 1.01
+/** Bytes of the base's logits that wait on disk at most. */
+const HELD_BYTES = 1 << 30
 
 export const quantise = Step.make("quantise", {
-  version: 1,
+  version: 2,
   computes: true,
   params: {
     /** Part of file names: letters, digits, `.`, `_`, `-`. */
@@ -61,22 +56,28 @@ export const quantise = Step.make("quantise", {
   inputs: { model: Scored, decoding: Decoding },
   output: (ref, { name, license }) => new Quantised(ref, { name, license }),
   label: ({ types }) => `quantise ${types.join(" ")}`,
-  check: ({ types }) =>
+  check: ({ types, license }) =>
     types.length === 0 || new Set(types).size < types.length
       ? { problem: "`types` is empty or has one twice", hint: `there are ${Object.keys(fileTypes).join(", ")}` }
-      : undefined,
-  forecast: ({ types, importance }, { model }) => {
+      : licenseProblem(license),
+  forecast: ({ types, importance, measuredTokens }, { model }) => {
+    const architecture = architectureOf(model.known)
     const files = filesAsked(types, importance).length
-    const bytes = checkpointBytes(architectureOf(model.known), false)
-    return { diskBytes: files * bytes, scratchBytes: files * bytes }
+    const bytes = checkpointBytes(architecture, false)
+    const logits = Math.min(HELD_BYTES, 4 * measuredTokens * architecture.vocabulary)
+    return { diskBytes: files * bytes, scratchBytes: files * bytes + logits }
   },
   run: (work) =>
     Effect.gen(function* () {
       const { Activations } = yield* Effect.promise(() => import("../engine/Activations.ts"))
       const { summariseDivergence } = yield* Effect.promise(() => import("../evaluation/Divergence.ts"))
       const { modelConfig, plain } = yield* Effect.promise(() => import("../release/Export.ts"))
+      const { readJson } = yield* Effect.promise(() => import("../release/Folder.ts"))
       const { llamaCommand, modelfile } = yield* Effect.promise(() => import("../release/gguf/About.ts"))
+      const { compare } = yield* Effect.promise(() => import("../release/gguf/Compare.ts"))
+      const { attempt, NO_ROOM } = yield* Effect.promise(() => import("../release/gguf/Gguf.ts"))
       const { importanceOf } = yield* Effect.promise(() => import("../release/gguf/Importance.ts"))
+      const { pickFile } = yield* Effect.promise(() => import("../release/gguf/Pick.ts"))
       const { convert } = yield* Effect.promise(() => import("../release/gguf/Writer.ts"))
       const { shapeOf } = yield* Effect.promise(() => import("../release/gguf/Shape.ts"))
       const { rowOrder } = yield* Effect.promise(() => import("../data/RowOrder.ts"))
@@ -87,10 +88,17 @@ export const quantise = Step.make("quantise", {
       const of = yield* behind(work, scored.inputs["model"]![0]!)
       const { identity, index, state, tokens } = of
       const { architecture } = state
-      const { recommended } = yield* readJson(DecodingSummary, join(sweep.path, "decoding_summary.json"))
+      const { recommended, max_new_tokens: maxNewTokens } = yield* readJson(
+        DecodingSummary,
+        join(sweep.path, "decoding_summary.json"),
+      )
       const prompts = yield* readJson(PromptSets, join(sweep.path, "prompts.json"))
       const inventory = yield* readJson(Licenses, join(of.corpus.path, "inventory.json"))
-      const tokenizer = readFileSync(join(of.vocabulary.path, "tokenizer.json"), "utf8")
+      const vocabularyFile = join(of.vocabulary.path, "tokenizer.json")
+      const [tokenizer, tokenizerJson] = yield* attempt(vocabularyFile, "run `exp check --repair`", () => {
+        const text = readFileSync(vocabularyFile, "utf8")
+        return [text, JSON.parse(text)] as const
+      })
       const config = plain(modelConfig(architecture, index)) as Readonly<Record<string, unknown>>
       const names = new Set(tensors(architecture).map(({ name }) => name))
       const asked = filesAsked(params.types, params.importance)
@@ -127,7 +135,7 @@ export const quantise = Step.make("quantise", {
           const written = yield* convert({
             weights: join(of.model.path, "model.safetensors"),
             config,
-            tokenizer: JSON.parse(tokenizer),
+            tokenizer: tokenizerJson,
             ids: index,
             about: {
               name: params.name,
@@ -159,12 +167,18 @@ export const quantise = Step.make("quantise", {
       )
 
       const documents = chooseDocuments(of, params.measuredTokens)
-      const compared = yield* compare(
-        of,
-        files.map(({ checkpoint }) => checkpoint),
-        documents,
-        (file) => report(`measuring ${files[file]!.file}`),
-      )
+      const windows = yield* windowsOf(of, documents)
+      const targets = yield* compare({
+        base: of.model.path,
+        checkpoints: files.map(({ checkpoint }) => checkpoint),
+        windows: windows.map(({ ids }) => ids),
+        vocabulary: architecture.vocabulary,
+        scratch: work.scratch,
+        heldBytes: HELD_BYTES,
+        begin: (file) => report(`measuring ${files[file]!.file}`),
+      })
+      const targetsIn = (file: number, language?: string) =>
+        targets[file]!.flatMap((found, w) => (language === undefined || windows[w]!.language === language ? found : []))
       const measured = files
         .map(({ file, type, weighed, written }, i) => ({
           file,
@@ -175,21 +189,18 @@ export const quantise = Step.make("quantise", {
           matrices: Object.fromEntries(Object.entries(written.types).filter(([, block]) => block !== "F32")),
           types: counted(Object.values(written.types)),
           losses: {
-            all: summariseDivergence(compared[i]!.flatMap(({ tokens }) => tokens)),
+            all: summariseDivergence(targetsIn(i)),
             ...Object.fromEntries(
               [...new Set(documents.map(({ language }) => language))]
                 .toSorted()
-                .map((language) => [
-                  language,
-                  summariseDivergence(
-                    compared[i]!.filter((document) => document.language === language).flatMap(({ tokens }) => tokens),
-                  ),
-                ]),
+                .map((language) => [language, summariseDivergence(targetsIn(i, language))]),
             ),
           } as Readonly<Record<string, QuantisationLoss>>,
         }))
         .toSorted((a, b) => b.bytes - a.bytes)
-      const choice = pickFile(measured, params.pick)
+      const pick: PickRule = { by: params.pick.by, at_most: params.pick.atMost }
+      const choice = pickFile(measured, pick)
+      const usage = { file: choice.file, preset: recommended, context: index.context, maxNewTokens }
       const opening = (prompts.behaviour[0] ?? prompts.tuning[0])?.text ?? ""
       const bundle: Quantisation = {
         model: identity,
@@ -208,20 +219,21 @@ export const quantise = Step.make("quantise", {
               },
             }),
         picked: choice.file,
+        pick,
         rule: choice.words,
         rule_kept: choice.kept,
         preset: recommended,
         commands: {
-          llama_cpp: llamaCommand(choice.file, recommended, index.context, opening),
+          llama_cpp: llamaCommand(usage, opening),
           ollama: `ollama create ${params.name.toLowerCase()} -f Modelfile && ollama run ${params.name.toLowerCase()}`,
         },
       }
-      writeFileSync(join(work.out, "quantisation.json"), `${JSON.stringify(bundle, null, 2)}\n`)
       const eos = of.tokenizer.decode([index.eosId])
-      writeFileSync(
-        join(work.out, "Modelfile"),
-        modelfile(choice.file, recommended, index.context, eos, params.license),
-      )
+      for (const [name, text] of [
+        ["quantisation.json", `${JSON.stringify(bundle, null, 2)}\n`],
+        ["Modelfile", modelfile(usage, eos, params.license)],
+      ] as const)
+        yield* attempt(join(work.out, name), NO_ROOM, () => writeFileSync(join(work.out, name), text))
       return undefined
     }),
 })
@@ -233,7 +245,7 @@ interface QuantiseParams {
   readonly importance: "both" | "with" | "without"
   readonly calibrationTokens: number
   readonly measuredTokens: number
-  readonly pick: Pick
+  readonly pick: typeof Pick.Type
 }
 
 const Licenses = Schema.Struct({
@@ -245,9 +257,6 @@ const Licenses = Schema.Struct({
     }),
   ),
 })
-
-const readJson = <S extends Schema.Top & { readonly DecodingServices: never }>(schema: S, path: string) =>
-  Effect.suspend(() => Schema.decodeUnknownEffect(Schema.fromJsonString(schema))(readFileSync(path, "utf8")))
 
 const counted = (names: ReadonlyArray<string>): Readonly<Record<string, number>> => {
   const counts: Record<string, number> = {}
@@ -290,78 +299,24 @@ const unpack = Effect.fn("quantise.unpack")(function* (
   names: ReadonlySet<string>,
 ) {
   const Safetensors = yield* Effect.promise(() => import("../engine/Safetensors.ts"))
+  const { attempt, NO_ROOM } = yield* Effect.promise(() => import("../release/gguf/Gguf.ts"))
   const { openGguf, readGpt2 } = yield* Effect.promise(() => import("../release/gguf/Reader.ts"))
   const read = yield* Effect.scoped(Effect.flatMap(openGguf(path), (file) => readGpt2(file, config, names)))
-  mkdirSync(checkpoint, { recursive: true })
+  yield* attempt(checkpoint, NO_ROOM, () => mkdirSync(checkpoint, { recursive: true }))
   const { sha256 } = yield* Safetensors.write(join(checkpoint, "model.safetensors"), read)
   const { optimizerSha256: _, ...rest } = state
-  writeFileSync(join(checkpoint, "state.json"), `${JSON.stringify({ ...rest, modelSha256: sha256 })}\n`)
+  const about = join(checkpoint, "state.json")
+  yield* attempt(about, NO_ROOM, () => writeFileSync(about, `${JSON.stringify({ ...rest, modelSha256: sha256 })}\n`))
 })
 
-interface ComparedDocument {
-  readonly language: string
-  readonly tokens: Array<TokenDivergence>
-}
-
-/** Every target of every document, by checkpoint: F1's windows, each computed by the model itself and by every changed one. */
-const compare = Effect.fn("quantise.compare")(function* (
-  { model, state, tokens }: Behind,
-  checkpoints: ReadonlyArray<string>,
-  documents: ReadonlyArray<TokenDocument>,
-  begin: (checkpoint: number) => void,
-) {
-  const { Engine } = yield* Effect.promise(() => import("../engine/Engine.ts"))
-  const { tokenDivergence } = yield* Effect.promise(() => import("../evaluation/Divergence.ts"))
-  const engine = yield* Engine
-  const { context, vocabulary } = state.architecture
-  const windows: Array<{ readonly document: number; readonly ids: ReadonlyArray<number> }> = []
-  for (const [document, each] of documents.entries()) {
-    const ids = Array.from(yield* tokens.tokensOf(each))
+/** F1's windows of whole documents. */
+const windowsOf = Effect.fnUntraced(function* ({ state, tokens }: Behind, documents: ReadonlyArray<TokenDocument>) {
+  const { context } = state.architecture
+  const windows: Array<{ readonly language: string; readonly ids: ReadonlyArray<number> }> = []
+  for (const document of documents) {
+    const ids = Array.from(yield* tokens.tokensOf(document))
     for (let first = 0; first + 1 < ids.length; first += context)
-      windows.push({ document, ids: ids.slice(first, first + context + 1) })
+      windows.push({ language: document.language, ids: ids.slice(first, first + context + 1) })
   }
-  const compared: ReadonlyArray<ReadonlyArray<ComparedDocument>> = checkpoints.map(() =>
-    documents.map(({ language }) => ({ language, tokens: [] })),
-  )
-  const atOnce = Math.max(1, Math.floor(HELD_BYTES / (4 * context * vocabulary)))
-  for (let first = 0; first < windows.length; first += atOnce) {
-    const portion = windows.slice(first, first + atOnce)
-    const base = yield* Effect.forEach(portion, ({ ids }) =>
-      engine.logits({ checkpoint: model.path, ids: ids.slice(0, -1) }),
-    )
-    for (const [i, checkpoint] of checkpoints.entries()) {
-      if (first === 0) begin(i)
-      for (const [w, { document, ids }] of portion.entries()) {
-        const changed = yield* engine.logits({ checkpoint, ids: ids.slice(0, -1) })
-        changed.forEach((logits, at) => {
-          compared[i]![document]!.tokens.push(tokenDivergence(base[w]![at]!, logits, ids[at + 1]!))
-        })
-      }
-    }
-  }
-  return compared
+  return windows
 })
-
-/** By the upper end of the interval, in the language where it is highest. */
-export const pickFile = (files: Quantisation["files"], { by, atMost }: Pick) => {
-  const worst = files.map(({ file, bytes, losses }) => ({
-    file,
-    bytes,
-    figure: Math.max(...Object.values(losses).map((loss) => loss[by].ci95![1])),
-  }))
-  const keeping = worst.filter(({ figure }) => figure <= atMost)
-  const kept = keeping.length > 0
-  const smallest = Math.min(...keeping.map(({ bytes }) => bytes))
-  // a matrix of importance adds some bytes of keys: files as good as equally large are told apart by what they cost
-  const [chosen] = (kept ? keeping.filter(({ bytes }) => bytes <= SAME_SIZE * smallest) : worst).toSorted(
-    (a, b) => a.figure - b.figure || a.bytes - b.bytes,
-  )
-  const asked = `the smallest file whose ${ruleNames[by]} is at most ${atMost} in every language, its 95% interval included`
-  return { file: chosen!.file, kept, words: kept ? asked : `${asked}; none is, so the one that comes nearest` }
-}
-
-const ruleNames = {
-  kld: "mean KL divergence to the model itself, in nats,",
-  delta_ppl: "rise in perplexity",
-  rms_delta_p: "root mean square change of the right token's probability",
-} as const satisfies Record<Pick["by"], string>

@@ -6,15 +6,15 @@
  * text, for a check of the exported model in another implementation.
  */
 import { mkdirSync, writeFileSync } from "node:fs"
-import { join } from "node:path"
+import { join, posix, win32 } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { checkpointBytes } from "../model/Architecture.ts"
 import { architectureOf, Decoding, Quantised, Release, Selected } from "../model/Artifact.ts"
 import { greedy } from "../model/Decoding.ts"
-import { didYouMean } from "../model/DidYouMean.ts"
-import { candidateLicenses, licensesIn, parseExpression } from "../model/License.ts"
+import { licenseProblem } from "../model/License.ts"
 import * as Step from "../plan/Step.ts"
+import type { ReleaseFacts } from "../release/Folder.ts"
 
 /** Long enough to be a reason. */
 const Sentence = Schema.String.check(Schema.isPattern(/\S(?:.*\S)?/), Schema.isMinLength(20))
@@ -33,7 +33,7 @@ const CHECKED_TEXTS = 8
 const CHECKED_GREEDY_TOKENS = 24
 
 export const release = Step.make("release", {
-  version: 2,
+  version: 3,
   computes: true,
   wholeSelection: ["model"],
   params: {
@@ -62,11 +62,7 @@ export const release = Step.make("release", {
         problem: `its quantised files say \`${said.name}\` under ${said.license}, it is \`${name}\` under ${license}`,
         hint: "give `quantise` and `release` the same `name` and `license`",
       }
-    const [unknown] = licensesIn(parseExpression(license)).filter(({ rule }) => rule === "unknown")
-    const meant = unknown && didYouMean(unknown.id, candidateLicenses)
-    return meant === undefined
-      ? undefined
-      : { problem: `\`${license}\` is no licence of SPDX's list`, hint: `did you mean \`${meant}\`?` }
+    return licenseProblem(license)
   },
   foresees: {
     into: "pack",
@@ -115,10 +111,13 @@ export const release = Step.make("release", {
           name: work.run.experiment,
           source: work.run.experimentSource,
           plan: `${work.run.planText}\n`,
+          parameters: tellable(work.run.parameters),
           keys: Object.fromEntries(
-            [corpus, vocabulary, packing, training, decay, scored, selection, yield* work.lineage(sweep.artifact)].map(
-              ({ kind, identity }) => [kind, identity],
-            ),
+            [
+              ...[corpus, vocabulary, packing, training, decay, scored, selection],
+              yield* work.lineage(sweep.artifact),
+              ...(quantised === undefined ? [] : [yield* work.lineage(quantised.artifact)]),
+            ].map(({ kind, identity }) => [kind, identity]),
           ),
           parentStep: identity.parent_step,
           decaySteps: state.schedule.decay?.steps ?? 0,
@@ -167,3 +166,11 @@ export const release = Step.make("release", {
       return undefined
     }),
 })
+
+/** Parameters that another machine can be given. A path from the root of this one names its user, and makes equal runs unlike. */
+const tellable = (parameters: Readonly<Record<string, unknown>>): ReleaseFacts["parameters"] =>
+  Object.fromEntries(
+    Object.entries(parameters as ReleaseFacts["parameters"]).filter(
+      ([, value]) => typeof value !== "string" || !(posix.isAbsolute(value) || win32.isAbsolute(value)),
+    ),
+  )

@@ -5,12 +5,16 @@
 import { open } from "node:fs/promises"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import { parseHeader } from "../engine/Safetensors.ts"
 import { measureSample, summariseBehaviour } from "../evaluation/Behaviour.ts"
 import { languageIdentifier } from "../evaluation/Language.ts"
+import { summariseLosses } from "../evaluation/Losses.ts"
+import { DecodingPreset } from "../model/Decoding.ts"
 import { lrAt } from "../model/LrSchedule.ts"
+import { metricsOf } from "../model/Metric.ts"
 import { GenerationRecord, type Measured, type SourceLoss } from "../model/Report.ts"
-import { type ReleaseFiles, readLines } from "../release/Folder.ts"
+import { type ReleaseFiles, readJson, readLines } from "../release/Folder.ts"
 import { type Finding, within } from "./Finding.ts"
 import type { Release } from "./Release.ts"
 
@@ -252,52 +256,178 @@ const counts = ({ benchmark, decoding, evaluation, probes }: ReleaseFiles): Read
   return figures.findings
 }
 
-/** What is said of samples, measured again on the samples in the folder. */
-const behaviour = Effect.fnUntraced(function* (
+/** How the samples of a benchmark were drawn, and its intervals. */
+export const BehaviourSettings = Schema.Struct({
+  behaviour: Schema.Struct({
+    preset: DecodingPreset,
+    prompts_per_language: Schema.Int,
+    max_new_tokens: Schema.Int,
+    seed: Schema.Int,
+  }),
+})
+
+/** One text for every preset and prompt, with that prompt's words: what was left out could be what spoke against the model. */
+const completeness = ({ prompts, decoding, tuningGenerations, holdoutGenerations }: ReleaseFiles) => {
+  const found: Array<Finding> = []
+  const presets = decoding.presets.map(({ name }) => name)
+  for (const [set, records, rows] of [
+    ["tuning", tuningGenerations, decoding.tuning],
+    ["holdout", holdoutGenerations, decoding.holdout],
+  ] as const) {
+    const what = `${set} samples`
+    if (
+      rows
+        .map(({ preset }) => preset)
+        .toSorted()
+        .join("\0") !== presets.toSorted().join("\0")
+    )
+      found.push(wrong(what, "decoding_summary.json has not one row for each of its presets"))
+    const name = (preset: string, id: string) => `${preset}\0${id}`
+    const byName = Map.groupBy(records, ({ preset, prompt_id: id }) => name(preset, id))
+    const wanted = presets.flatMap((preset) => prompts[set].map((prompt) => ({ preset, prompt })))
+    const off = wanted.filter(({ preset, prompt }) => {
+      const [record, ...more] = byName.get(name(preset, prompt.id)) ?? []
+      return more.length > 0 || record?.prompt !== prompt.text || record.language !== prompt.language
+    })
+    if (wanted.length === 0) found.push(wrong(what, "there are no prompts"))
+    if (off.length > 0)
+      found.push(
+        wrong(
+          what,
+          `${off.length} of ${wanted.length} are missing, there twice, or of another prompt, first ${off[0]!.preset}, ${off[0]!.prompt.id}`,
+        ),
+      )
+    else if (records.length !== wanted.length)
+      found.push(wrong(what, `${records.length} texts of ${presets.length} presets and ${prompts[set].length} prompts`))
+    else if (decoding.prompts[set] !== prompts[set].length)
+      found.push(wrong(what, `${prompts[set].length} prompts, not ${decoding.prompts[set]}`))
+    else if (wanted.length > 0) found.push(ok(what, `${wanted.length} texts, one for each preset and prompt`))
+  }
+  return found
+}
+
+/** Names of figures that are not among the computed ones, nor among others that are known. */
+const strangers = (metrics: Metrics, computed: Metrics, known: ReadonlyArray<string> = []): ReadonlyArray<string> =>
+  Object.keys(metrics).filter((name) => !Object.hasOwn(computed, name) && !known.includes(name))
+
+/** It needs the model, and `decoding_score` the real continuations besides. */
+const LOG_PROBABILITY = "log_probability_mean"
+const UNCOMPUTED = ["decoding_score", LOG_PROBABILITY]
+
+/** Everything that is said of samples and of scored documents, worked out again with the draws of the intervals. */
+const measured = Effect.fnUntraced(function* (
   { view }: Release,
-  { tokens, benchmark, decoding, tuningGenerations, holdoutGenerations }: ReleaseFiles,
+  { tokens, benchmark, decoding, holdout, scores, sourceLosses, tuningGenerations, holdoutGenerations }: ReleaseFiles,
 ) {
-  const figures = new Figures("behaviour", "measured again on the samples in the folder")
-  const identify = yield* languageIdentifier(tokens.languages)
+  const figures = new Figures(
+    "behaviour",
+    "measured again on the samples in the folder, with the draws of its intervals",
+  )
+  const intervals = new Figures("loss intervals", "the bootstrap over benchmark_scores.json, drawn again")
+  const found: Array<Finding> = []
+  const { languages } = tokens
+  const identify = yield* languageIdentifier(languages)
   const specials = new Set([tokens.bosId, tokens.eosId, tokens.padId])
-  const compare = (where: string, records: ReadonlyArray<GenerationRecord>, metrics: Metrics) => {
+  const again = (records: ReadonlyArray<GenerationRecord>, seed: number): Metrics => {
     const samples = records.map(({ prompt_id: id, language, token_ids: tokens, generated: text, finish }) =>
       measureSample({ id, language, tokens, text, finish }, { identify, languages, specials }),
     )
-    // only values and the intervals of rates follow from the samples alone: those of means are drawn
-    const measured = samples.length === 0 ? {} : summariseBehaviour(samples, { seed: 0, resamples: 1 })
-    for (const [name, { value, n = 0, ci95 }] of Object.entries(measured)) {
+    return samples.length === 0 ? {} : summariseBehaviour(samples, { seed })
+  }
+  const compare = (into: Figures, where: string, metrics: Metrics, computed: Metrics) => {
+    for (const [name, { value, n = 0, ci95 }] of Object.entries(computed)) {
       const said = Object.hasOwn(metrics, name) ? metrics[name]! : undefined
-      if (said === undefined) continue
-      figures.expect(`${where}, ${name}`, said.value, value)
-      figures.expect(`${where}, n of ${name}`, said.n ?? 0, n, 0)
-      if (!/(?:_rate|^language_consistency_\w+)$/.test(name) || ci95 === undefined || said.ci95 === undefined) continue
-      figures.expect(`${where}, lower end of ${name}`, said.ci95[0], ci95[0])
-      figures.expect(`${where}, upper end of ${name}`, said.ci95[1], ci95[1])
+      if (said === undefined) {
+        found.push(wrong("names of figures", `${where}: ${name} is missing`))
+        continue
+      }
+      into.expect(`${where}, ${name}`, said.value, value)
+      into.expect(`${where}, n of ${name}`, said.n ?? 0, n, 0)
+      if (ci95 === undefined && said.ci95 === undefined) continue
+      into.expect(`${where}, lower end of ${name}`, said.ci95?.[0] ?? Number.NaN, ci95?.[0] ?? Number.NaN)
+      into.expect(`${where}, upper end of ${name}`, said.ci95?.[1] ?? Number.NaN, ci95?.[1] ?? Number.NaN)
     }
   }
-  const { languages } = tokens
-  const own = yield* Effect.result(readLines(GenerationRecord, join(view, "behaviour_generations.jsonl")))
-  if (own._tag === "Failure") return [wrong("behaviour", own.failure.problem)]
-  compare("benchmark", own.success, benchmark.metrics)
+  const named = (where: string, names: ReadonlyArray<string>) =>
+    found.push(...names.map((name) => wrong("names of figures", `${where}: nothing computes ${name}`)))
+
+  const { behaviour } = yield* readJson(BehaviourSettings, join(view, "benchmark_metrics.json"))
+  const records = yield* readLines(GenerationRecord, join(view, "behaviour_generations.jsonl"))
+  const wanted = behaviour.prompts_per_language * new Set(records.map(({ language }) => language)).size
+  const ids = new Set(records.map(({ prompt_id }) => prompt_id))
+  found.push(
+    records.length === 0 || records.length !== wanted || ids.size !== records.length
+      ? wrong(
+          "benchmark samples",
+          `${records.length} texts on ${ids.size} prompts; ${behaviour.prompts_per_language} prompts of each language were asked`,
+        )
+      : ok("benchmark samples", `${records.length} texts, one for each prompt`),
+  )
+  const sampled = again(records, behaviour.seed)
+  compare(figures, "benchmark", benchmark.metrics, sampled)
+  const losses = yield* Effect.fromResult(
+    summariseLosses(scores.documents, sourceLosses.sources, { weighting: benchmark.mix.weights, seed: behaviour.seed }),
+  )
+  compare(intervals, "benchmark", benchmark.metrics, losses.metrics)
+  for (const one of losses.sources) {
+    const said = sourceLosses.sources.find(({ source }) => source === one.source)
+    intervals.expect(`${one.source}: lower end`, said?.ci95[0] ?? Number.NaN, one.ci95[0])
+    intervals.expect(`${one.source}: upper end`, said?.ci95[1] ?? Number.NaN, one.ci95[1])
+  }
+  named("benchmark_metrics.json", strangers(benchmark.metrics, { ...sampled, ...losses.metrics }, [LOG_PROBABILITY]))
+  named("holdout.json", strangers(holdout.metrics, losses.metrics))
   for (const [set, records, rows] of [
     ["tuning", tuningGenerations, decoding.tuning],
     ["holdout", holdoutGenerations, decoding.holdout],
   ] as const) {
     const byPreset = Map.groupBy(records, ({ preset }) => preset)
-    for (const { preset, metrics } of rows) compare(`${set}, ${preset}`, byPreset.get(preset) ?? [], metrics)
+    for (const { preset, metrics } of rows) {
+      const computed = again(byPreset.get(preset) ?? [], decoding.seed)
+      compare(figures, `${set}, ${preset}`, metrics, computed)
+      named(`${set}, ${preset}`, strangers(metrics, computed, UNCOMPUTED))
+    }
   }
-  return figures.findings
+  return [
+    ...figures.findings,
+    ...intervals.findings,
+    ...found,
+    skipped(
+      "other figures",
+      "decoding_score, log_probability_mean, the intervals of the holdout, differences between candidates and the validations while training need texts or models that are not in the release",
+    ),
+  ]
 })
+
+/** Nothing of the other candidates is in the release, so of their figures only the names can be judged. */
+const candidates = ({ comparison, benchmark, tokens, sourceLosses }: ReleaseFiles): ReadonlyArray<Finding> => {
+  const sources = sourceLosses.sources.map(({ source }) => source)
+  const known = [...metricsOf({ languages: tokens.languages, sources }), LOG_PROBABILITY]
+  const named = (file: string, metrics: Metrics, among: ReadonlyArray<string>) =>
+    strangers(metrics, {}, among).map((name) => wrong("names of figures", `${file}: nothing computes ${name}`))
+  return comparison.candidates.flatMap(({ candidate, metrics, winner }) =>
+    named(`comparison.json, ${candidate}`, metrics, winner ? Object.keys(benchmark.metrics) : known),
+  )
+}
 
 const learningRates = ({ steps, training }: ReleaseFiles): ReadonlyArray<Finding> => {
   const figures = new Figures("learning rates", "the schedule at each step")
   // an engine may count them in fp32
   for (const { step, lr } of steps) figures.expect(`step ${step}`, lr, lrAt(training.schedule, step - 1), 1e-5)
   const gap = steps.findIndex(({ step }, index) => step !== index + 1)
-  return gap < 0
-    ? figures.findings
-    : [...figures.findings, wrong("telemetry", `metrics.jsonl has no line for step ${gap + 1}, or has it twice`)]
+  if (gap >= 0)
+    return [...figures.findings, wrong("telemetry", `metrics.jsonl has no line for step ${gap + 1}, or has it twice`)]
+  const { released_step: released, parent_step: parent, decay_steps: decay } = training
+  // the telemetry of a decay goes on past a checkpoint in its middle
+  const last = Math.max(released, parent + decay)
+  const phase = steps.find(({ step, phase }) => (phase === "decay") !== step > parent)
+  return [
+    ...figures.findings,
+    steps.length !== last
+      ? wrong("telemetry", `metrics.jsonl ends at step ${steps.length}, the training at step ${last}`)
+      : phase === undefined
+        ? ok("telemetry", `metrics.jsonl has every step to ${steps.length}, once`)
+        : wrong("telemetry", `metrics.jsonl, step ${phase.step}: it is not of phase ${phase.phase}`),
+  ]
 }
 
 export const checkArithmetic = Effect.fn("verification.checkArithmetic")(function* (
@@ -311,7 +441,9 @@ export const checkArithmetic = Effect.fn("verification.checkArithmetic")(functio
     ...sources(files),
     ...losses(files),
     ...counts(files),
-    ...(yield* behaviour(release, files)),
+    ...completeness(files),
+    ...(yield* measured(release, files)),
+    ...candidates(files),
     ...learningRates(files),
   ]
 })

@@ -70,7 +70,16 @@ export interface DownloadRequest {
   readonly patience?: Partial<Patience>
 }
 
-const isAdded = (path: string): boolean => path === ".gitattributes"
+/** What a checked release was brought from. */
+export interface Origin {
+  readonly repository: string
+  /** Of the whole repository: what its revision stood for. */
+  readonly commit: string
+  /** Files of the repository that are no part of the release and were not fetched. */
+  readonly added: ReadonlyArray<string>
+}
+
+const isAdded = (path: string): boolean => path === ".gitattributes" || path === ".gitignore"
 
 const segments = (path: string): string => path.split("/").map(encodeURIComponent).join("/")
 
@@ -104,7 +113,7 @@ const expectation = ({ size, oid, lfs }: Entry) => {
   }
 }
 
-/** Folder of the downloaded release; gone with the scope. */
+/** The downloaded release in a folder that is gone with the scope, and where it came from. */
 export const download = Effect.fn("verification.download")(function* (request: DownloadRequest) {
   const { repository, revision, say } = request
   const endpoint = yield* endpointSetting(request.endpoint)
@@ -201,7 +210,8 @@ export const download = Effect.fn("verification.download")(function* (request: D
       }
     })
   }
-  return folder
+  const added = entries.map(({ path }) => path).filter(isAdded)
+  return { folder, origin: { repository, commit: sha, added } satisfies Origin }
 })
 
 const into = async (

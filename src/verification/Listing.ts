@@ -5,6 +5,7 @@
  * | added                       | by                                                                       |
  * |-----------------------------|--------------------------------------------------------------------------|
  * | `.gitattributes`            | the Hub, in every repository                                              |
+ * | `.gitignore`                | whoever keeps the repository, or git tools                                |
  * | `.cache/huggingface/…`      | `hf download --local-dir` and `snapshot_download(local_dir=…)`            |
  * | `.huggingface/…`            | older versions of the same                                                |
  * | `.git/…`                    | `git clone`                                                               |
@@ -31,7 +32,7 @@ export interface Listing {
   readonly added: ReadonlyArray<string>
 }
 
-const ADDED = [".gitattributes", ".cache/huggingface", ".huggingface", ".git"]
+const ADDED = [".gitattributes", ".gitignore", ".cache/huggingface", ".huggingface", ".git"]
 
 const addedAs = (path: string): string | undefined => ADDED.find((name) => path === name || path.startsWith(`${name}/`))
 

@@ -3,29 +3,30 @@
  *
  * On the same engine and kind of processor everything comes out to the last bit. Elsewhere sums are added in another order, and a
  * figure may differ by as much as is declared here; a sampled text may then part from the recorded one where two tokens were as good
- * as equal, and nowhere else: that is looked at where the two texts part.
+ * as equal, and nowhere else: that is looked at where the two texts part, and for every recorded token after it.
  *
  * | what               | tolerance                                                                                  |
  * |--------------------|--------------------------------------------------------------------------------------------|
  * | loss of a document | 1e-4 of its size                                                                           |
  * | losses of sources, mixes, perplexities | 1e-4 of their size                                                      |
- * | probability        | 1e-3 of its size; a rank by one place                                                       |
+ * | probability        | 1e-3 of its size                                                                            |
+ * | rank, likeliest tokens | another one only where the logits between are within 1e-3                                |
  * | greedy token       | another one only where its logit is within 1e-3 of the largest                              |
  * | sampled token      | another one only where the draw falls within 1e-4 of the border between the two             |
  */
 import { mkdirSync } from "node:fs"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
 import { loadTokenizer, type Tokenizer } from "../data/Tokenizer.ts"
 import { Engine } from "../engine/Engine.ts"
 import { makeSampler, processLogits } from "../engine/LogitsProcessors.ts"
 import { scoreDocuments, summariseLosses } from "../evaluation/Losses.ts"
-import { type Probe, probeReport, probeRequest } from "../evaluation/Probe.ts"
-import { DecodingPreset } from "../model/Decoding.ts"
+import { type Probe, probeReport, probeRequest, probesOf } from "../evaluation/Probe.ts"
+import type { DecodingPreset } from "../model/Decoding.ts"
 import { stream } from "../model/Random.ts"
-import { GenerationRecord } from "../model/Report.ts"
+import { GenerationRecord, type ProbeReport } from "../model/Report.ts"
 import { type ReleaseFiles, readJson, readLines, weightsName } from "../release/Folder.ts"
+import { BehaviourSettings } from "./Arithmetic.ts"
 import { type Finding, within } from "./Finding.ts"
 import { linkOrCopy, type Release, temporary } from "./Release.ts"
 import { type Texts, textsFromFolder, textsFromStore } from "./Texts.ts"
@@ -160,34 +161,69 @@ const compareMetrics = (what: string, said: Values, again: Values): ReadonlyArra
       ]
 }
 
+/** Whether the answers of one probe are those of these logits [vocabulary], give or take what rounding moves. */
+export const isAnswer = (
+  said: Pick<ProbeReport, "correct_token_rank" | "rank_ties" | "top">,
+  logits: Float32Array,
+  target: number,
+  decode: (id: number) => string,
+): boolean => {
+  const own = logits[target]!
+  let [above, beside, equal] = [0, 0, 0]
+  for (const [id, logit] of logits.entries()) {
+    if (id === target) continue
+    if (logit > own + LOGIT) above++
+    else if (logit >= own - LOGIT) beside++
+    if (logit === own) equal++
+  }
+  const { correct_token_rank: rank, rank_ties: ties, top } = said
+  if (rank < above + 1 || rank > above + 1 + beside) return false
+  if (ties !== equal && ties > beside) return false
+  const ordered = Array.from(logits.keys()).sort((a, b) => logits[b]! - logits[a]!)
+  const used = new Set<number>()
+  return top.every(({ token }, place) => {
+    const least = logits[ordered[place]!]! - LOGIT
+    const most = logits[ordered[place]!]! + LOGIT
+    const id = ordered.find(
+      (id) => !used.has(id) && logits[id]! >= least && logits[id]! <= most && decode(id) === token,
+    )
+    if (id !== undefined) used.add(id)
+    return id !== undefined
+  })
+}
+
 const probes = Effect.fnUntraced(function* (checkpoint: string, files: ReleaseFiles, tokenizer: Tokenizer) {
   const engine = yield* Engine
   const said = files.probes.probes
   const encode = (text: string) => Array.from(tokenizer.encode(text))
-  const asked: ReadonlyArray<Probe> = said
-  const answers = yield* engine.probe({
-    checkpoint,
-    probes: asked.map((probe) => probeRequest(probe, encode, files.tokens.bosId)),
-  })
-  const again = asked.map((probe, position) => probeReport(probe, answers[position]!, (id) => tokenizer.decode([id])))
+  const decode = (id: number) => tokenizer.decode([id])
+  const asked: ReadonlyArray<Probe> = probesOf(files.tokens.languages)
+  const named = (probe: Probe) => [probe.language, probe.kind, probe.prompt, probe.expected].join("\0")
+  if (asked.map(named).join("\0") !== said.map(named).join("\0"))
+    return [wrong("probes", `they are not the ${asked.length} that models of these languages are asked`)]
+  const requests = asked.map((probe) => probeRequest(probe, encode, files.tokens.bosId))
+  const answers = yield* engine.probe({ checkpoint, probes: requests })
+  const again = asked.map((probe, position) => probeReport(probe, answers[position]!, decode))
   const found: Array<Finding> = []
   for (const [position, one] of said.entries()) {
     const now = again[position]!
-    const same =
-      Math.abs(now.correct_token_rank - one.correct_token_rank) <= 1 &&
+    const near3 = (a: number, b: number) => near(a, b, PROBABILITY)
+    const figures =
       now.target_tokens === one.target_tokens &&
-      near(now.correct_token_probability, one.correct_token_probability, PROBABILITY) &&
-      near(now.perplexity_on_target_sequence, one.perplexity_on_target_sequence, PROBABILITY) &&
-      one.top.every(({ probability }, place) =>
-        near(probability, now.top[place]?.probability ?? Number.NaN, PROBABILITY),
-      )
+      one.top.length === now.top.length &&
+      near3(now.correct_token_probability, one.correct_token_probability) &&
+      near3(now.perplexity_on_target_sequence, one.perplexity_on_target_sequence) &&
+      one.top.every(({ probability }, place) => near3(probability, now.top[place]!.probability))
+    const places =
+      now.correct_token_rank === one.correct_token_rank &&
+      now.rank_ties === one.rank_ties &&
+      one.top.every(({ token }, place) => token === now.top[place]?.token)
+    const { context, target } = requests[position]!
+    const same =
+      figures &&
+      (places || isAnswer(one, (yield* engine.logits({ checkpoint, ids: context })).at(-1)!, target[0]!, decode))
     if (!same)
-      found.push(
-        wrong(
-          "probes",
-          `${JSON.stringify(one.prompt)}: rank ${one.correct_token_rank} and probability ${one.correct_token_probability}, measured again ${now.correct_token_rank} and ${now.correct_token_probability}`,
-        ),
-      )
+      found.push(wrong("probes", `${JSON.stringify(one.prompt)}: ${inPlace(one)}, measured again ${inPlace(now)}`))
   }
   if (found.length > 0) return found
   const difference = largest(
@@ -195,6 +231,9 @@ const probes = Effect.fnUntraced(function* (checkpoint: string, files: ReleaseFi
   )
   return [ok("probes", `${said.length} probes: ranks and probabilities ${howNear(difference)}`)]
 })
+
+const inPlace = ({ correct_token_rank: rank, correct_token_probability: probability, top }: ProbeReport): string =>
+  `rank ${rank} and probability ${probability}, likeliest ${top.map(({ token }) => JSON.stringify(token)).join(" ")}`
 
 /** Whether the recorded token was as good as the one drawn now: see the tolerances above. */
 export const asGood = (
@@ -216,6 +255,41 @@ export const asGood = (
     )
   })
 }
+
+const firstDifference = (a: ReadonlyArray<number>, b: ReadonlyArray<number>): number =>
+  Array.from({ length: Math.max(a.length, b.length) }).findIndex((_, index) => a[index] !== b[index])
+
+/** A text ends with the first EOS, or where there is no more room. */
+const endProblem = (
+  { token_ids: tokens, finish }: GenerationRecord,
+  { eosId, atMost }: { readonly eosId: number; readonly atMost: number },
+): string | undefined => {
+  const first = tokens.indexOf(eosId)
+  if (first >= 0 && first < tokens.length - 1) return `it goes on after its end, token ${first + 1}`
+  if (first >= 0 ? finish !== "eos" : finish !== "length") return `it is said to end by ${finish}, which it does not`
+  return first < 0 && tokens.length !== atMost ? `it has ${tokens.length} tokens of ${atMost}` : undefined
+}
+
+/** The model led along the recorded tokens, from where they part to their end. */
+const goesOn = Effect.fnUntraced(function* (
+  checkpoint: string,
+  preset: DecodingPreset,
+  prompt: ReadonlyArray<number>,
+  { prompt_id, token_ids: tokens }: GenerationRecord,
+  from: number,
+  seed: number,
+) {
+  const engine = yield* Engine
+  const ids = [...prompt, ...tokens]
+  const logits = yield* engine.logits({ checkpoint, ids: ids.slice(0, -1) })
+  for (let at = from; at < tokens.length; at++) {
+    const place = prompt.length + at
+    const uniform = stream(seed, `sample:${prompt_id}`).uniform(at)
+    if (!asGood(preset, logits[place - 1]!, ids.slice(0, place), tokens[at]!, uniform))
+      return `the model goes on otherwise from token ${at + 1} on`
+  }
+  return undefined
+})
 
 interface Sampled {
   readonly what: string
@@ -259,25 +333,18 @@ const samples = Effect.fnUntraced(function* (
         found.push(wrong(what, `${name}, ${record.prompt_id}: its text is not that of its tokens`))
         continue
       }
-      const at = Array.from({ length: Math.max(tokens.length, record.token_ids.length) }).findIndex(
-        (_, index) => tokens[index] !== record.token_ids[index],
-      )
+      const at = firstDifference(tokens, record.token_ids)
       if (at < 0 && finish === record.finish) {
         same++
         continue
       }
-      const recorded = record.token_ids[at]
-      const before = [...prompts[position]!.ids, ...record.token_ids.slice(0, Math.max(0, at))]
-      const logits = at < 0 || recorded === undefined ? undefined : yield* engine.logits({ checkpoint, ids: before })
-      const uniform = stream(seed, `sample:${record.prompt_id}`).uniform(at)
-      if (logits !== undefined && asGood(preset, logits.at(-1)!, before, recorded!, uniform)) parted++
-      else
-        found.push(
-          wrong(
-            what,
-            `${name}, ${record.prompt_id}: the model goes on otherwise from token ${at < 0 ? "the last" : at + 1} on`,
-          ),
-        )
+      const { eosId } = files.tokens
+      const { ids } = prompts[position]!
+      const problem =
+        endProblem(record, { eosId, atMost: Math.min(maxNewTokens, files.tokens.context - ids.length) }) ??
+        (yield* goesOn(checkpoint, preset, ids, record, Math.max(0, at), seed))
+      if (problem === undefined) parted++
+      else found.push(wrong(what, `${name}, ${record.prompt_id}: ${problem}`))
     }
   }
   if (found.length > 0)
@@ -290,10 +357,6 @@ const samples = Effect.fnUntraced(function* (
         : `${same} texts the same token by token, ${parted} part where two tokens were as good as equal`,
     ),
   ]
-})
-
-const BehaviourSettings = Schema.Struct({
-  behaviour: Schema.Struct({ preset: DecodingPreset, max_new_tokens: Schema.Int, seed: Schema.Int }),
 })
 
 const greedyWhileTraining = Effect.fnUntraced(function* (
@@ -318,14 +381,46 @@ const greedyWhileTraining = Effect.fnUntraced(function* (
     eosId: files.tokens.eosId,
     seed: 0,
   })
-  const off = said.filter(
-    ({ generated }, index) => tokenizer.decode(generations[index]!.tokens, { skipSpecial: true }) !== generated,
-  )
-  return off.length === 0
-    ? [ok("greedy texts of the training", `${said.length} texts of step ${files.release.released_step}, the same`)]
-    : off.map(({ prompt }) =>
-        wrong("greedy texts of the training", `${JSON.stringify(prompt)}: the model goes on otherwise`),
-      )
+  const what = "greedy texts of the training"
+  const found: Array<Finding> = []
+  let parted = 0
+  for (const [index, { prompt, generated }] of said.entries()) {
+    if (tokenizer.decode(generations[index]!.tokens, { skipSpecial: true }) === generated) continue
+    const ids = [files.tokens.bosId, ...tokenizer.encode(prompt)]
+    const atMost = Math.min(SAMPLE_TOKENS, files.tokens.context - ids.length)
+    if (yield* writesGreedily(checkpoint, tokenizer, ids, generated, { eosId: files.tokens.eosId, atMost })) parted++
+    else found.push(wrong(what, `${JSON.stringify(prompt)}: the model goes on otherwise`))
+  }
+  if (found.length > 0) return found
+  const rest = parted === 0 ? "the same" : `${parted} part where two tokens were as good as equal`
+  return [ok(what, `${said.length} texts of step ${files.release.released_step}, ${rest}`)]
+})
+
+/** More than this many places where two tokens are as good as equal are not followed. */
+const MOST_STEPS = 500
+
+/** Whether tokens that are each as good as the best write this text: only the text is kept, not its tokens. */
+const writesGreedily = Effect.fnUntraced(function* (
+  checkpoint: string,
+  tokenizer: Tokenizer,
+  prompt: ReadonlyArray<number>,
+  text: string,
+  { eosId, atMost }: { readonly eosId: number; readonly atMost: number },
+) {
+  const engine = yield* Engine
+  const open: Array<ReadonlyArray<number>> = [[]]
+  for (let steps = 0; open.length > 0 && steps < MOST_STEPS; steps++) {
+    const tokens = open.pop()!
+    const written = tokenizer.decode(tokens, { skipSpecial: true })
+    if ((tokens.length === atMost || tokens.at(-1) === eosId) && written === text) return true
+    // the bytes of a character may be spread over tokens
+    const whole = written.replace(/\ufffd+$/u, "")
+    if (tokens.length === atMost || tokens.at(-1) === eosId || !text.startsWith(whole)) continue
+    const logits = (yield* engine.logits({ checkpoint, ids: [...prompt, ...tokens] })).at(-1)!
+    const least = logits.reduce((most, logit) => Math.max(most, logit)) - LOGIT
+    for (const [id, logit] of logits.entries()) if (logit >= least) open.push([...tokens, id])
+  }
+  return false
 })
 
 export const checkMeasurements = Effect.fn("verification.checkMeasurements")(function* (
@@ -349,16 +444,18 @@ export const checkMeasurements = Effect.fn("verification.checkMeasurements")(fun
 
   options.say("measuring losses again")
   if (options.corpus === undefined) {
-    const texts = yield* textsFromStore(options.store, files)
+    const texts = yield* Effect.result(textsFromStore(options.store, files))
     findings.push(
-      ...(texts === undefined
-        ? [
-            skipped(
-              "losses",
-              "the texts are not in the release: give their folder with `--corpus`, or the store they were packed in with `--runs`",
-            ),
-          ]
-        : yield* losses(checkpoint, files, texts)),
+      ...(texts._tag === "Failure"
+        ? [skipped("losses", texts.failure.message)]
+        : texts.success === undefined
+          ? [
+              skipped(
+                "losses",
+                "the texts are not in the release: give their folder with `--corpus`, or the store they were packed in with `--runs`",
+              ),
+            ]
+          : yield* losses(checkpoint, files, texts.success)),
     )
   } else {
     // what is wrong with texts that somebody has beside a release is nothing about the release

@@ -3,6 +3,7 @@
  * so that what was added on the way here (and the signature, which came later) changes nothing that is made again.
  */
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs"
+import { open } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { dirname, join, resolve } from "node:path"
 import * as Effect from "effect/Effect"
@@ -11,7 +12,7 @@ import { type ReleaseFiles, readFolder } from "../release/Folder.ts"
 import { STATEMENT } from "../release/Provenance.ts"
 import { ENVELOPE } from "../release/Signature.ts"
 import { SUMS } from "../release/Sums.ts"
-import { type Listing, listRelease } from "./Listing.ts"
+import { type Entry, type Listing, listRelease } from "./Listing.ts"
 
 export class NoRelease extends Schema.TaggedError<NoRelease>()("NoRelease", {
   folder: Schema.String,
@@ -37,15 +38,51 @@ const MARKS = ["release.json", SUMS, STATEMENT]
 
 /** Longer than any text of a release: what is longer is hashed, and not read. */
 export const LONGEST_TEXT = 1 << 28
+/** A document of JSON takes many times its length in memory. */
+const LONGEST_DOCUMENT = 1 << 26
+/** More than any training takes steps. */
+const MOST_LINES = 1 << 22
 /** Deeper than any model. What is asked for by name alone, such as a list of tensors, is made for no more than this. */
 const MOST_LAYERS = 4096
 
-const isText = (path: string): boolean => !/\.(?:safetensors|gguf)$/.test(path)
+export const isText = (path: string): boolean => !/\.(?:safetensors|gguf)$/.test(path)
+
+const tooLong = ({ path, bytes }: Entry): string => `${path} has ${bytes} bytes: no text of a release is so long`
+
+const PIECE = 1 << 20
+const LINE_END = 0x0a
+
+/** What no file of lines of ours has, found without holding it: too many lines, or one without anything in it. */
+const problemOfLines = async (path: string): Promise<string | undefined> => {
+  const file = await open(path, "r")
+  try {
+    const piece = Buffer.allocUnsafe(PIECE)
+    let [lines, before] = [0, LINE_END]
+    for (;;) {
+      const { bytesRead } = await file.read(piece, 0, PIECE, null)
+      if (bytesRead === 0) return undefined
+      for (let i = 0; i < bytesRead; i++) {
+        const byte = piece[i]!
+        if (byte === LINE_END && before === LINE_END) return `line ${lines + 1} is empty`
+        if (byte === LINE_END && ++lines > MOST_LINES) return `it has more than ${MOST_LINES} lines`
+        before = byte
+      }
+    }
+  } finally {
+    await file.close()
+  }
+}
 
 /** The files as figures, or why they are not looked at. Whatever a stranger wrote into them, this ends soon and in little memory. */
 const figuresIn = Effect.fnUntraced(function* ({ files: entries }: Listing, view: string) {
-  const long = entries.find(({ path, bytes }) => isText(path) && bytes > LONGEST_TEXT)
-  if (long !== undefined) return { problem: `${long.path} has ${long.bytes} bytes: no text of a release is so long` }
+  const long = entries.find(
+    ({ path, bytes }) => isText(path) && bytes > (path.endsWith(".json") ? LONGEST_DOCUMENT : LONGEST_TEXT),
+  )
+  if (long !== undefined) return { problem: tooLong(long) }
+  for (const { path } of entries.filter(({ path }) => path.endsWith(".jsonl"))) {
+    const problem = yield* Effect.promise(() => problemOfLines(join(view, path)))
+    if (problem !== undefined) return { problem: `${path}: ${problem}, as no release has it` }
+  }
   const read = yield* Effect.result(
     readFolder(view).pipe(
       Effect.mapError(({ path, problem }) => `${path.slice(view.length + 1)}: ${problem}`),
@@ -74,7 +111,8 @@ export const temporary = Effect.acquireRelease(
   (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true })),
 )
 
-export const openRelease = Effect.fn("verification.openRelease")(function* (folder: string) {
+/** What lies there, before any of it is read. */
+export const lookAt = Effect.fn("verification.lookAt")(function* (folder: string) {
   if (!existsSync(folder))
     return yield* new NoRelease({
       folder,
@@ -88,7 +126,7 @@ export const openRelease = Effect.fn("verification.openRelease")(function* (fold
       problem: `it is no release: it has none of ${MARKS.join(", ")}`,
       hint: "a release is the folder that `exp run` names at its end",
     })
-  const listing = yield* Effect.try({
+  return yield* Effect.try({
     try: () => listRelease(folder),
     catch: (cause) =>
       new NoRelease({
@@ -97,8 +135,15 @@ export const openRelease = Effect.fn("verification.openRelease")(function* (fold
         hint: "see that it is a folder and can be read",
       }),
   })
+})
+
+export const openListing = Effect.fn("verification.openListing")(function* (listing: Listing) {
   const view = yield* temporary
-  for (const { path } of listing.files) if (path !== ENVELOPE) linkOrCopy(join(folder, path), join(view, path))
+  for (const { path } of listing.files) if (path !== ENVELOPE) linkOrCopy(join(listing.folder, path), join(view, path))
   const { files, problem } = { files: undefined, problem: undefined, ...(yield* figuresIn(listing, view)) }
   return { listing, view, files, problem } satisfies Release
+})
+
+export const openRelease = Effect.fn("verification.openRelease")(function* (folder: string) {
+  return yield* openListing(yield* lookAt(folder))
 })

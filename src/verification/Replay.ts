@@ -22,7 +22,7 @@ import * as Safetensors from "../engine/Safetensors.ts"
 import { CheckpointState, checkpointName } from "../model/Checkpoint.ts"
 import { canonicalJson } from "../model/Digest.ts"
 import { StepMetrics } from "../model/Report.ts"
-import { type ReleaseFiles, readLines, weightsName } from "../release/Folder.ts"
+import { type ReleaseFacts, type ReleaseFiles, readLines, weightsName } from "../release/Folder.ts"
 import { sha256OfFile } from "../release/Sums.ts"
 import { type Finding, within } from "./Finding.ts"
 import { type Release, temporary } from "./Release.ts"
@@ -44,6 +44,8 @@ export interface ReplayOptions {
 
 export type Rerun = (
   release: string,
+  /** As the release says they were set. */
+  parameters: ReleaseFacts["parameters"],
 ) => Effect.Effect<string | undefined, Error, Engine | FileSystem.FileSystem | Path.Path>
 
 interface Parent {
@@ -139,7 +141,7 @@ export const checkReplay = Effect.fn("verification.checkReplay")(function* (
     return [skipped("tail", `it was trained by engine ${training.engine.name}, this is ${engine.numerics.name}`)]
   let parent = yield* findParent(options.store, files)
   if (parent === undefined) {
-    const made = yield* options.fromNothing(view)
+    const made = yield* options.fromNothing(view, release.parameters)
     if (made !== undefined) {
       parent = yield* findParent(made, files)
       if (parent === undefined)
@@ -154,6 +156,10 @@ export const checkReplay = Effect.fn("verification.checkReplay")(function* (
       ),
     ]
   const findings: Array<Finding> = []
+  // what is not told cannot be compared
+  const told = files.steps.filter(({ step }) => step <= release.released_step).length
+  if (told !== release.released_step)
+    findings.push(wrong("telemetry", `metrics.jsonl has ${told} of the ${release.released_step} steps`))
   const before = yield* readLines(StepMetrics, join(parent.path, "metrics.jsonl"))
   const stable = compareSteps(
     "training",
@@ -161,7 +167,7 @@ export const checkReplay = Effect.fn("verification.checkReplay")(function* (
     new Map(before.map((line) => [line.step, line])),
   )
   findings.push(...stable.findings)
-  if (stable.findings.length === 0)
+  if (stable.findings.length === 0 && stable.compared.steps > 0)
     findings.push(ok("training", `${inWords(stable.compared)}: the telemetry of ${parent.artifact}`))
   if (release.released_step === release.parent_step)
     return [...findings, skipped("tail", "the release is a stable checkpoint")]
@@ -213,7 +219,8 @@ export const checkReplay = Effect.fn("verification.checkReplay")(function* (
   const said = files.steps.filter(({ phase, step }) => phase === "decay" && step <= release.released_step)
   const tail = compareSteps("tail", said, again)
   findings.push(...tail.findings)
-  if (tail.findings.length === 0)
+  if (tail.compared.steps === 0) findings.push(wrong("tail", "metrics.jsonl tells nothing of it"))
+  else if (tail.findings.length === 0)
     findings.push(ok("tail", `trained again from step ${release.parent_step}: ${inWords(tail.compared)}`))
 
   const made = join(checkpoints, checkpointName(release.released_step), "model.safetensors")

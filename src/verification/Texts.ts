@@ -79,6 +79,19 @@ export const textsFromStore = Effect.fn("verification.textsFromStore")(function*
   } satisfies Texts
 })
 
+/** Finds the files that a release was measured on, each with the bytes that its inventory names: before any of them is read. */
+export const findTexts = Effect.fn("verification.findTexts")(function* (folder: string, files: ReleaseFiles) {
+  const listing = yield* Source.list(folder)
+  return yield* Effect.forEach(files.inventory.sources, ({ source, sha256: said }) =>
+    Effect.gen(function* () {
+      const located = yield* Source.find(folder, listing, source)
+      const sha256 = yield* Source.sha256OfFile(located.path)
+      if (sha256 !== said) return yield* new OtherTexts({ file: located.path, sha256, said })
+      return { source, located }
+    }),
+  )
+})
+
 export const textsFromFolder = Effect.fn("verification.textsFromFolder")(function* (
   folder: string,
   files: ReleaseFiles,
@@ -87,12 +100,9 @@ export const textsFromFolder = Effect.fn("verification.textsFromFolder")(functio
   const wanted = new Set(files.scores.documents.map(({ id }) => id))
   const documents: Array<MeasuredDocument> = []
   const sequences: Array<TokenSequence> = []
-  const listing = yield* Source.list(folder)
-  for (const { source } of files.sourceLosses.sources) {
-    const located = yield* Source.find(folder, listing, source)
-    const said = files.inventory.sources.find((one) => one.source === source)?.sha256
-    const sha256 = yield* Source.sha256OfFile(located.path)
-    if (sha256 !== said) return yield* new OtherTexts({ file: located.path, sha256, said: said ?? "none" })
+  const measured = new Set(files.sourceLosses.sources.map(({ source }) => source))
+  for (const { source, located } of yield* findTexts(folder, files)) {
+    if (!measured.has(source)) continue
     yield* Source.forEachBatch(located, undefined, (batch) => {
       for (const { id, text } of batch) {
         if (!wanted.has(id)) continue

@@ -4,7 +4,7 @@ import { assert, describe, it } from "vitest"
 import { root } from "./command.ts"
 
 /** Names of tagged errors that only carry another one, and say what it says. */
-const CARRIERS = ["StepFailed"]
+const CARRIERS = ["StepFailed", "CouldNotVerify"]
 
 /** Every tagged error class that the product declares: its name, and the text of its body. */
 const declared = globSync("src/**/*.ts", { cwd: root })
@@ -22,6 +22,6 @@ describe("what goes wrong and is expected", () => {
   it.for(declared)("says what to do next: %s in %s", ([name, , body]) => {
     if (CARRIERS.includes(name)) return
     assert.match(body, /get message\(\)/, "its message would be empty")
-    assert.match(body, /\\n {2}hint: |" {2}hint: |hintOf\(/)
+    assert.match(body, /\\n {2}hint: |["`] {2}hint: |hintOf\(/)
   })
 })

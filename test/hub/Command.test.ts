@@ -31,6 +31,7 @@ const shown = (server: HubServer, folder: string, { code, stdout, stderr }: Outc
     .replaceAll(server.endpoint, "<hub>")
     .replaceAll(folder, "<here>")
     .replaceAll(/\b[0-9a-f]{40}\b/g, "<commit>")
+    .replaceAll(/^ {2}checked .*\n/gm, "")
     // how many of these lines there are, and which file comes last, depends on how long things take
     .replaceAll(/^ {2}(sent|read back) +(\d+)\/(?!\2 ).*\n/gm, "")
     .replaceAll(/^( {2}(?:sent|read back) .*) · .*$/gm, "$1")
@@ -89,6 +90,43 @@ describe("exp publish", () => {
     assert.strictEqual(receipt.revision, server.repositories.get("our-org/tiny")!.refs.get("main"))
     assert.isFalse(receipt.changed)
     assert.lengthOf(receipt.files, 8)
+  }, 120_000)
+
+  it("a dry run shows what stays of other people's, the tag and the collection", async () => {
+    const server = await startHub()
+    server.seed("our-org/tiny", { "notes.md": "by hand\n" })
+    const collection = "our-org/small-models-0123456789abcdef01234567"
+    server.collections.set(collection, new Set())
+    const folder = temporaryFolder()
+    small(join(folder, "release"))
+    const publish = ["publish", "release", "--to", "our-org/tiny", "--tag", "v1", "--collection", collection]
+    const end = async (args: ReadonlyArray<string>) =>
+      shown(server, folder, await exp(server, folder, args))
+        .split("\n")
+        .slice(-5)
+        .join("\n")
+    const before = await end([...publish, "--dry-run"])
+    const done = await exp(server, folder, publish)
+    assert.include(
+      done.stdout,
+      `\n  added to the collection ${collection}\n  not of the release, and stays: notes.md\n`,
+    )
+    expect(`${before}\n\n${await end([...publish, "--dry-run"])}`).toMatchInlineSnapshot(`
+      "new  tiny-step_1.json                        11 B
+      not of the release, and stays: notes.md
+      tag       v1 (new)
+      collected our-org/small-models-0123456789abcdef01234567 (to be added)
+      would change <hub>/our-org/tiny (public); nothing was sent
+
+      same  tiny-step_1.json                        11 B
+      not of the release, and stays: notes.md
+      tag       v1 (names this release already)
+      collected our-org/small-models-0123456789abcdef01234567 (has it already)
+      nothing would change at <hub>/our-org/tiny; nothing was sent"
+    `)
+    const { foreign, tag } = JSON.parse((await exp(server, folder, [...publish, "--dry-run", "--json"])).stdout)
+    assert.deepStrictEqual(foreign, ["notes.md"])
+    assert.deepStrictEqual(tag, { name: "v1", exists: true })
   }, 120_000)
 
   it("takes the token from the hub's own file, and says where it looked when there is none", async () => {
@@ -197,6 +235,7 @@ describe("the step `publish`", () => {
     const [artifact] = readdirSync(join(folder, "runs/store")).filter((name) => name.startsWith("publish-"))
     const receipt = JSON.parse(readFileSync(join(folder, "runs/store", artifact!, "receipt.json"), "utf8"))
     assert.strictEqual(receipt.revision, refs.get("main"))
+    assert.include(first.stdout, "unsigned: `exp keys new` makes a key to sign with")
     assert.include(first.stdout, `published ${receipt.url}\nrevision  ${receipt.revision}\n`)
     for (const { path, sha256 } of receipt.files)
       assert.strictEqual(server.sums("our-org/smallest")[path], sha256, path)

@@ -58,7 +58,37 @@ it("a card gets a new version beside whatever it says already", async () => {
     '---\nlicense: mit # mine\nnew_version: "a/b"\n---\n\n# x\n',
   )
   assert.strictEqual(await of("---\nnew_version: a/b\n---\n"), "---\nnew_version: a/b\n---\n")
-  assert.strictEqual(await of("---\nnew_version: a/c\nx: 1\n---\n"), '---\nx: 1\nnew_version: "a/b"\n---\n')
+  assert.strictEqual(await of("---\nnew_version: a/c\nx: 1\n---\n"), '---\nnew_version: "a/b"\nx: 1\n---\n')
   assert.strictEqual(await of("# x\n"), '---\nnew_version: "a/b"\n---\n\n# x\n')
-  assert.isTrue(Result.isFailure(await withNewVersion("---\nx: [\n---\n", "a/b")))
+  assert.strictEqual(
+    await of("---\r\nlicense: mit\r\n---\r\n# x\r\n"),
+    '---\r\nlicense: mit\r\nnew_version: "a/b"\r\n---\r\n# x\r\n',
+  )
+  assert.strictEqual(
+    await of("---\r\nnew_version:\r\n  a/c # the next\r\nx: 1\r\n---\r\n"),
+    '---\r\nnew_version: "a/b" # the next\r\nx: 1\r\n---\r\n',
+  )
+  assert.strictEqual(
+    await of("---\nlicense: mit\nnew_version:\n  a/c\n---\n# x\n"),
+    '---\nlicense: mit\nnew_version: "a/b"\n---\n# x\n',
+  )
+  assert.strictEqual(await of("---\nnew_version:\nx: 1\n---\n"), '---\nnew_version: "a/b"\nx: 1\n---\n')
+  assert.strictEqual(
+    await of('---\n"new_version": >-\n  a/\n  c\nx: 1\n---\n').then((card) => card.split("\n")[1]),
+    'new_version: "a/b"',
+  )
+  assert.strictEqual(await of("---\n---\n# x\n"), '---\nnew_version: "a/b"\n---\n# x\n')
+})
+
+it("a card that cannot get a new version without losing something is left as it is", async () => {
+  for (const card of [
+    "---\nx: [\n---\n",
+    "---\nlicense: mit\n# and no end\n",
+    "---\n{ license: mit }\n---\n",
+    "---\n- license\n---\n",
+    "---\nnew_version: [a/c]\n---\n",
+    "---\nlicense: mit\n...\nrest: x\n---\n",
+    "---\ntext: |+\n  a\n\n# b\n\nnew_version: a/c\nnew_version: a/d\n---\n",
+  ])
+    assert.isTrue(Result.isFailure(await withNewVersion(card, "a/b")), card)
 })

@@ -130,6 +130,8 @@ export class HubServer {
   /** Every tree that was `main` of a repository at some time, in order: paths with sums. */
   readonly mains: Array<{ readonly repository: string; readonly tree: Readonly<Record<string, string>> }> = []
   readonly violations: Array<string> = []
+  /** What happens between the last look of whoever merges and the merge, once. */
+  beforeMerge: (() => void) | undefined
   readonly #settings: HubSettings
   readonly #parts = new Map<string, Map<number, Buffer>>()
   readonly #signature = randomBytes(8).toString("hex")
@@ -185,10 +187,16 @@ export class HubServer {
 
   /** A repository that was there before, with files of somebody else's. */
   seed(name: string, files: Readonly<Record<string, string>>, isPrivate = false): void {
-    const repository = this.#create(name, isPrivate)
-    const tree = new Map(this.#head(repository, "main").tree)
+    this.#create(name, isPrivate)
+    this.push(name, "main", files)
+  }
+
+  /** A commit of somebody else's to `main` or a pull request. */
+  push(name: string, ref: string, files: Readonly<Record<string, string>>): string {
+    const repository = this.repositories.get(name)!
+    const tree = new Map(this.#head(repository, ref).tree)
     for (const [path, text] of Object.entries(files)) tree.set(path, this.#small(Buffer.from(text)))
-    this.#commit(name, repository, "main", tree, "seed")
+    return this.#commit(name, repository, ref, tree, "somebody else's")
   }
 
   /** A file as somebody who downloads it gets it. */
@@ -401,6 +409,12 @@ export class HubServer {
       if (items.has(item.id)) throw new Refuse(409, "Item already in the collection")
       items.add(item.id)
       return json({ slug: collection[1] })
+    }
+    const listed = /^\/api\/collections\/([^/]+\/[^/]+)$/.exec(path)
+    if (listed !== null && method === "GET") {
+      const items = this.collections.get(listed[1]!)
+      if (items === undefined) throw new Refuse(404, "Collection not found")
+      return json({ slug: listed[1], items: [...items].map((id) => ({ _id: sha1(id), type: "model", id })) })
     }
     const batch = /^\/([^/]+\/[^/]+)\.git\/info\/lfs\/objects\/batch$/.exec(path)
     if (batch !== null) return this.#batch(request, batch[1]!, parsed())
@@ -671,6 +685,8 @@ export class HubServer {
       return json({ success: true })
     }
     if (more[1] !== "merge") throw new Refuse(404, `no such page: ${more.join("/")}`)
+    this.beforeMerge?.()
+    this.beforeMerge = undefined
     const main = this.#head(repository, "main")
     const base = repository.commits.get(one.base)!
     const branch = this.#head(repository, `refs/pr/${one.num}`)

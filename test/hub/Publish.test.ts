@@ -21,6 +21,12 @@ const changing = (server: HubServer): ReadonlyArray<string> =>
     .filter(({ method, url }) => method !== "GET" && method !== "HEAD" && !/\/(preupload|objects\/batch)/.test(url))
     .map(({ method, url }) => `${method} ${url.replace(/\?.*/, "").replaceAll(/[0-9a-f]{40,}/g, "<sha>")}`)
 
+/** Publishing, and a dry run of it. */
+const ways = [
+  (...given: Parameters<typeof publishing>) => Effect.asVoid(publishing(...given)),
+  (...given: Parameters<typeof comparing>) => Effect.asVoid(comparing(...given)),
+]
+
 /** Publishes until all that is missing is the merge, as a command that is killed there. */
 const untilMerge = async (server: HubServer, folder: string): Promise<void> => {
   const stopped = await run(
@@ -245,8 +251,9 @@ describe("publishing", () => {
     const collection = "our-org/small-models-0123456789abcdef01234567"
     server.collections.set(collection, new Set())
     const folder = released()
-    await run(server, publishing(folder, { collection }))
-    await run(server, publishing(folder, { collection }))
+    await run(server, publishing(folder))
+    assert.isTrue((await run(server, publishing(folder, { collection }))).changed)
+    assert.isFalse((await run(server, publishing(folder, { collection }))).changed)
     assert.deepStrictEqual([...server.collections.get(collection)!], [target.to])
   })
 
@@ -268,13 +275,188 @@ describe("publishing", () => {
     assert.strictEqual(server.read("our-org/older", "main", "README.md")!.toString(), card)
   })
 
-  it("never moves a tag that somebody may have used", async () => {
+  it("asks no predecessor a second time that declined", async () => {
+    const server = await startHub()
+    server.seed("our-org/older", { "README.md": cardOf() })
+    const folder = released()
+    await run(server, publishing(folder, { supersedes: "our-org/older" }))
+    const older = server.repositories.get("our-org/older")!
+    older.discussions[0]!.status = "closed"
+    const done: Array<string> = []
+    const report = (event: PublishEvent) => void (event._tag === "Did" && done.push(event.text))
+    assert.isFalse((await run(server, publishing(folder, { supersedes: "our-org/older", report }))).changed)
+    assert.lengthOf(older.discussions, 1)
+    assert.deepStrictEqual(done, [
+      "our-org/older was asked before to name our-org/tiny, and the pull request was closed: not asked again",
+    ])
+  })
+
+  it("a predecessor's card that cannot be edited is found before anything is sent", async () => {
+    const server = await startHub()
+    server.seed("our-org/older", { "README.md": "---\n{ license: mit }\n---\n" })
+    const message = await refusalOf(server, publishing(released(), { supersedes: "our-org/older" }))
+    assert.match(message, /^our-org\/older: its card's front matter cannot be given a new version/)
+    assert.deepStrictEqual(changing(server), [])
+  })
+
+  it("removes the signature of the release before, which was not made over this one", async () => {
+    const server = await startHub()
+    await run(server, publishing(released("1")))
+    server.push(target.to, "main", { "provenance.dsse.json": "{}\n" })
+    const folder = released("2")
+    await run(server, publishing(folder))
+    assert.deepStrictEqual(mainOf(server), expected(await run(server, contentOf(folder))))
+  })
+})
+
+describe("a push between the last look and the merge", () => {
+  const pushedIn = async (ref: string, file: string, text = "pushed in\n") => {
+    const server = await startHub()
+    const folder = released()
+    server.seed(target.to, { "notes.md": "by hand\n" })
+    server.beforeMerge = () => void server.push(target.to, ref, { [file]: text })
+    const message = await refusalOf(server, publishing(folder))
+    return {
+      server,
+      folder,
+      message: message.replaceAll(server.endpoint, "<hub>").replaceAll(/[0-9a-f]{40}/g, "<commit>"),
+    }
+  }
+
+  it("is told of, with what it changed and what to do, and the release gets no tag", async () => {
+    const { server, folder, message } = await pushedIn("refs/pr/1", "evil.py")
+    expect(message).toMatchInlineSnapshot(`
+      "our-org/tiny: somebody pushed while pull request 1 was merged; besides the release, \`main\` has now been changed in
+        evil.py
+        hint: look at <hub>/our-org/tiny/commit/<commit> and take out what does not belong there, then run the same command again: the release has no tag yet"
+    `)
+    assert.strictEqual(server.repositories.get(target.to)!.tags.size, 0)
+    assert.match(await refusalOf(server, publishing(folder)), /would be loaded with it: evil\.py/)
+    assert.strictEqual(server.repositories.get(target.to)!.tags.size, 0)
+  })
+
+  it("is told of whichever file it changes, to a file of the release, of somebody else's or of the hub's, and on `main` too", async () => {
+    for (const [ref, file] of [
+      ["refs/pr/1", "release.json"],
+      ["refs/pr/1", "notes.md"],
+      ["refs/pr/1", ".gitattributes"],
+      ["main", "more.md"],
+    ] as const) {
+      const { message } = await pushedIn(ref, file)
+      assert.match(message, new RegExp(`has now been changed in\\n {2}${file.replaceAll(".", "\\.")}\\n`), file)
+    }
+  })
+
+  it("is noticed when the merge's answer is lost", async () => {
+    const folder = released()
+    const prepared = async () => {
+      const server = await startHub()
+      server.seed(target.to, {})
+      return server
+    }
+    const whole = await prepared()
+    await run(whole, publishing(folder))
+    const server = await prepared()
+    server.beforeMerge = () => void server.push(target.to, "refs/pr/1", { "evil.py": "" })
+    server.fail(whole.seen.findIndex(({ url }) => url.endsWith("/merge")) + 1, "answer lost")
+    assert.match(await refusalOf(server, publishing(folder)), /has now been changed in\n {2}evil\.py\n/)
+    assert.isTrue(server.disarm())
+  })
+
+  it("what the hub itself adds to `.gitattributes` for a large file of the release is no such change", async () => {
+    const { server, message } = await pushedIn(
+      "refs/pr/1",
+      ".gitattributes",
+      "*.safetensors filter=lfs\nreports/benchmark[[:space:]]report[[:space:]]#1[[:space:]]100%.md filter=lfs diff=lfs merge=lfs -text\n",
+    )
+    assert.strictEqual(message, "nothing was refused")
+    assert.strictEqual(server.repositories.get(target.to)!.tags.size, 1)
+  })
+
+  it("into `.gitattributes` earlier than that closes the pull request", async () => {
+    const server = await startHub()
+    server.seed(target.to, {})
+    const folder = released()
+    await untilMerge(server, folder)
+    server.push(target.to, "refs/pr/1", { ".gitattributes": "*.json merge=ours\n" })
+    await run(server, publishing(folder))
+    assert.deepStrictEqual(
+      server.repositories.get(target.to)!.discussions.map(({ status }) => status),
+      ["closed", "merged"],
+    )
+    assert.deepStrictEqual(server.read(target.to, "main", ".gitattributes")!.toString(), "*.safetensors filter=lfs\n")
+  })
+})
+
+describe("the tag and the collection that were asked for", () => {
+  it("a tag of another revision is found before anything is sent, and never moved", async () => {
     const server = await startHub()
     await run(server, publishing(released("1"), { tag: "v1" }))
+    const { tags } = server.repositories.get(target.to)!
+    const before = new Map(tags)
+    server.seen.length = 0
+    for (const doing of ways)
+      assert.match(await refusalOf(server, doing(released("2"), { tag: "v1" })), /the tag `v1` names another revision/)
+    assert.deepStrictEqual(changing(server), [])
+    assert.deepStrictEqual(tags, before)
+  })
+
+  it("a tag of this very release is no obstacle, whatever other people committed since", async () => {
+    const server = await startHub()
+    const folder = released()
+    const first = await run(server, publishing(folder, { tag: "v1" }))
+    server.push(target.to, "main", { "notes.md": "by hand\n" })
+    const { receipt, changed } = await run(server, publishing(folder, { tag: "v1" }))
+    assert.isFalse(changed)
+    assert.deepStrictEqual(receipt, first.receipt)
+  })
+
+  it("a collection that is not there, or is somebody else's, is found before anything is sent", async () => {
+    const server = await startHub()
+    const folder = released()
+    const collection = "our-org/none-0123456789abcdef01234567"
+    assert.match(await refusalOf(server, publishing(folder, { collection })), /there is no collection `our-org\/none-/)
+    const theirs = "their-org/some-0123456789abcdef01234567"
+    server.collections.set(theirs, new Set())
     assert.match(
-      await refusalOf(server, publishing(released("2"), { tag: "v1" })),
-      /the tag `v1` names another revision/,
+      await refusalOf(server, publishing(folder, { collection: theirs })),
+      /ada may not write to the collections of `their-org`/,
     )
+    assert.strictEqual(server.repositories.size, 0)
+  })
+})
+
+describe("files of other people", () => {
+  it("are named, and stay", async () => {
+    const server = await startHub()
+    server.seed(target.to, { "notes.md": "by hand\n", "images/a.svg": "" })
+    const folder = released()
+    const { foreign } = await run(server, comparing(folder))
+    assert.deepStrictEqual(foreign, ["images/a.svg", "notes.md"])
+    await run(server, publishing(folder))
+    assert.strictEqual(server.read(target.to, "main", "notes.md")!.toString(), "by hand\n")
+  })
+
+  it("that would be loaded with the release are refused before anything is sent", async () => {
+    for (const file of [
+      "adapter_config.json",
+      "pytorch_model.bin",
+      "a.pt",
+      "a.pkl",
+      "modeling_x.py",
+      "onnx/model.onnx",
+      "other.safetensors",
+      "model.safetensors.index.json",
+    ]) {
+      const server = await startHub()
+      server.seed(target.to, { [file]: "x" })
+      for (const doing of ways)
+        assert.include(
+          await refusalOf(server, doing(released())),
+          `our-org/tiny: it has files that are not of the release and would be loaded with it: ${file}\n  hint: delete them`,
+        )
+      assert.deepStrictEqual(changing(server), [])
+    }
   })
 })
 

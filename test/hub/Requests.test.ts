@@ -134,6 +134,33 @@ describe("a request to the hub", () => {
     assert.deepStrictEqual(tokens, ["hub: token", "elsewhere: none", "elsewhere: none", "elsewhere: none"])
   })
 
+  it("downloads for as long as pieces come, and not when they come no more", async () => {
+    const endpoint = await serve(({ url }, response) => {
+      response.writeHead(200, { "Content-Type": "application/octet-stream" })
+      let pieces = 0
+      const timer = setInterval(() => {
+        response.write("piece")
+        if (++pieces < 12) return
+        clearInterval(timer)
+        if (url === "/a/b/resolve/c/whole") response.end()
+      }, 50)
+    })
+    const { request } = fetching(endpoint, { timeoutSeconds: 0.3 })
+    const whole = await request(`${endpoint}/a/b/resolve/c/whole`)
+    assert.strictEqual(await whole.text(), "piece".repeat(12))
+    const broken = await request(`${endpoint}/a/b/resolve/c/broken`)
+    const problem = await broken.text().catch((cause: Error) => cause.message)
+    assert.strictEqual(problem, "nothing more came for 0.3 s")
+  })
+
+  it("does not take a reader's own slowness for silence", async () => {
+    const endpoint = await serve((_, response) => response.end("all at once"))
+    const { request } = fetching(endpoint, { timeoutSeconds: 0.1 })
+    const response = await request(`${endpoint}/a/b/resolve/c/d`)
+    await new Promise((resolve) => setTimeout(resolve, 400))
+    assert.strictEqual(await response.text(), "all at once")
+  })
+
   it("ends when the server is silent", async () => {
     const endpoint = await serve(() => {})
     const { request } = fetching(endpoint, { timeoutSeconds: 0.05, attempts: 2 })

@@ -7,6 +7,7 @@ import {
   classOfSources,
   forbidsTraining,
   licenseOf,
+  licenseProblem,
   objections,
   parseExpression,
   possibleLicenses,
@@ -38,6 +39,24 @@ const RULES: ReadonlyArray<
   ["attribution", source("news", "CC-BY-4.0"), ["CC-BY-4.0", "Apache-2.0", "CC-BY-SA-4.0"], ["CC0-1.0", "Unlicense"]],
   ["attribution", source("fineweb", "ODC-By-1.0"), ["ODC-By-1.0"], ["PDDL-1.0"]],
   ["attribution", source("manuals", "MIT"), ["MIT", "GPL-3.0-only"], ["CC0-1.0"]],
+  [
+    "attribution",
+    source("handbook", "Apache-2.0"),
+    ["GPL-3.0-only", "LGPL-3.0-or-later", "AGPL-3.0-only"],
+    ["GPL-2.0-only", "GPL-2.0-or-later", "LGPL-2.1-only", "GPL-1.0-only"],
+  ],
+  [
+    "attribution",
+    source("advertised", "BSD-4-Clause"),
+    ["BSD-4-Clause", "MIT", "CC-BY-SA-4.0"],
+    ["GPL-2.0-only", "GPL-3.0-or-later", "LGPL-2.1-only", "AGPL-3.0-only", "GFDL-1.3-only"],
+  ],
+  ["attribution", source("later", "Apache-2.0+"), ["Apache-2.0", "MIT"], ["CC0-1.0"]],
+  ["share-alike", source("fonts", "OFL-1.1"), ["OFL-1.1"], ["MIT", "CC-BY-SA-4.0", "CC0-1.0"]],
+  ["share-alike", source("first", "CC-BY-SA-1.0"), ["CC-BY-SA-1.0"], ["CC-BY-SA-4.0"]],
+  ["share-alike", source("first+", "CC-BY-SA-1.0+"), ["CC-BY-SA-1.0", "CC-BY-SA-4.0"], ["CC-BY-4.0"]],
+  ["share-alike", source("eclipse", "EPL-1.0"), ["EPL-1.0"], ["EPL-2.0"]],
+  ["share-alike", source("eclipse+", "EPL-1.0+"), ["EPL-1.0", "EPL-2.0"], ["MPL-2.0"]],
   [
     "share-alike",
     source("wiki", "CC-BY-SA-3.0"),
@@ -110,6 +129,55 @@ describe("the rules for licences", () => {
     assert.deepStrictEqual(possibleLicenses([source("wiki", "CC-BY-SA-3.0"), source("poquad", "GPL-3.0-only")]), [])
   })
 
+  it("let nothing go on under what is no licence, and anything with attribution under terms of one's own", () => {
+    for (const license of ["CC0-1.0", "CC-BY-4.0"]) {
+      for (const release of [
+        "NOASSERTION",
+        "",
+        "CC-BY",
+        "GPL",
+        "Aapche 2",
+        "MIT OR",
+        "MIT OR Aapche",
+        "LicenseRef-",
+        "LicenseRef-a_b",
+      ]) {
+        const [first, ...more] = objections(release, [source("x", license)])
+        assert.deepStrictEqual([first?.rule, first?.license, more], ["unknown", license, []], release)
+        assert.isDefined(licenseProblem(release), release)
+      }
+      for (const release of ["LicenseRef-mine", "DocumentRef-deal:LicenseRef-2.b"]) {
+        assert.deepStrictEqual(objections(release, [source("x", license)]), [], release)
+        assert.isUndefined(licenseProblem(release), release)
+      }
+    }
+    assert.include(licenseProblem("Apche-2.0")?.hint, "did you mean `Apache-2.0`?")
+    assert.include(licenseProblem("house rules")?.hint, "one such as CC0-1.0, CC-BY-4.0,")
+    for (const license of ["MIT OR Apache-2.0", "gpl-2.0+", "CC-BY-NC-SA-3.0-IGO", "CC-BY-ND-4.0"])
+      assert.isUndefined(licenseProblem(license), license)
+  })
+
+  it("find for texts their own licence and what it names, however rare", () => {
+    const possible = (...licenses: ReadonlyArray<string>) => possibleLicenses(licenses.map((id) => source(id, id)))
+    for (const license of [
+      "OSL-3.0",
+      "EPL-1.0",
+      "EPL-2.0",
+      "OFL-1.1",
+      "GFDL-1.2-only",
+      "CC-BY-SA-1.0",
+      "CC-BY-NC-SA-1.0",
+      "GPL-1.0-only",
+    ])
+      assert.deepStrictEqual(possible(license), [license])
+    assert.deepStrictEqual(possible("LAL-1.2"), ["LAL-1.2", "LAL-1.3"])
+    assert.deepStrictEqual(possible("CC-BY-SA-4.0", "LAL-1.3"), ["CC-BY-SA-4.0", "LAL-1.3"])
+    assert.deepStrictEqual(possible("Apache-2.0", "GPL-2.0-only"), [])
+    assert.deepStrictEqual(possible("Apache-2.0", "GPL-2.0-or-later"), ["GPL-3.0-only", "GPL-3.0-or-later"])
+    assert.deepStrictEqual(possible("BSD-4-Clause", "GPL-3.0-only"), [])
+    assert.notInclude(possible("LicenseRef-public-domain-text"), "LicenseRef-public-domain-text")
+  })
+
   it("read SPDX expressions: of both the stricter, of a choice the milder, of an exception nothing", () => {
     const allows = (license: string, release: string) => objections(release, [source("x", license)]).length === 0
     assert.isTrue(allows("LicenseRef-public-domain-text AND CC-BY-4.0", "CC-BY-4.0"))
@@ -159,6 +227,19 @@ describe("the rules for licences", () => {
       "We reserve all rights, including for machine learning",
       "Users agree never to employ the articles for training",
       "All rights for text-and-data-mining are reserved.",
+      '<meta name="tdm-reservation" content="1">',
+      "<meta content=1 name=tdm-reservation>",
+      "TDM opt-out",
+      "We have opted out of text and data mining",
+      "You may not use these texts to build language models",
+      "AI use is prohibited",
+      "Do not use for generative AI",
+      "Not to be used for LLMs",
+      "They may not be used for pretraining",
+      "They may not be used for pre-training",
+      "Scraping to develop AI models is forbidden",
+      "No permission is granted for text and data mining",
+      "You may not, without limits set by us, train on them",
     ])
       assert.isTrue(forbidsTraining(terms), terms)
     for (const terms of [
@@ -166,6 +247,11 @@ describe("the rules for licences", () => {
       "tdm-reservation: 0",
       "May be used for training models",
       "There are no restrictions on training",
+      "There are no further restrictions on training",
+      "No permission is needed for text and data mining",
+      "Permission is not required for machine learning",
+      '<meta name="tdm-reservation" content="0">',
+      "Free for any use, training included; trademarks are reserved",
       "Do not remove this notice. Training is welcome.",
       "A train timetable; no refunds",
     ])

@@ -233,7 +233,8 @@ describe("the model card", () => {
       () =>
         Effect.gen(function* () {
           const fs = yield* FileSystem.FileSystem
-          const [out, plain] = [yield* assembled({ words: hostile }), yield* assembled()]
+          const out = yield* assembled({ words: hostile })
+          const plain = yield* assembled({}, (input) => ({ ...input, datasets: ["our-org/texts"] }))
           const card = yield* fs.readFileString(`${out}/README.md`)
           assert.deepStrictEqual(headings(card), SECTIONS)
           const matter = /^---\n([\s\S]*?)\n---\n/.exec(card)![1]!
@@ -299,7 +300,10 @@ describe("the model card", () => {
   it.effect("names a licence the Hub does not know as another one, and links only what SPDX could name", () =>
     Effect.gen(function* () {
       const fs = yield* FileSystem.FileSystem
-      const out = yield* assembled({ license: "Ours\n[x](javascript:y)\n---", sourceLicense: "CC0-1.0" })
+      const out = yield* assembled({ license: "Ours\n[x](javascript:y)\n---", sourceLicense: "CC0-1.0" }, (input) => ({
+        ...input,
+        licensing: { override: "these terms are our own, written for this model" },
+      }))
       const card = yield* fs.readFileString(`${out}/README.md`)
       const data = parse(/^---\n([\s\S]*?)\n---\n/.exec(card)![1]!)
       assert.deepInclude(data, {

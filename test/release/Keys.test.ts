@@ -91,4 +91,16 @@ describe("a key", () => {
     mkdirSync(join(keysFolder(environment), "folder.pem"))
     expect(await refused(knownKeys(environment))).toMatch(/folder\.pem/)
   })
+
+  it("is looked for in a folder, and what stands in its place is told of", async () => {
+    const XDG_CONFIG_HOME = temporaryFolder()
+    mkdirSync(join(XDG_CONFIG_HOME, "exp"))
+    writeFileSync(join(XDG_CONFIG_HOME, "exp", "keys"), "")
+    expect(await refused(knownKeys({ XDG_CONFIG_HOME }))).toMatch(
+      /keys: it is no folder\n {2}hint: it must be a folder that you can read/,
+    )
+    expect(await refused(newKey(join(XDG_CONFIG_HOME, "exp", "keys", "signing.pem")))).toMatch(
+      /hint: name a file in a folder that you can write to with `--out`/,
+    )
+  })
 })

@@ -100,6 +100,107 @@ const LIES: ReadonlyArray<
     /^names the licence Apache-2\.0; `release\.json` \(license\) has CC-BY-SA-4\.0$/,
   ],
   [
+    "a section hidden by a comment",
+    "README.md",
+    /^## Limitations\n([\s\S]*?)(?=^## )/m,
+    "<!--\n## Limitations\n$1-->\n",
+    /<!--/,
+    /^has HTML, which may hide/,
+  ],
+  [
+    "a section hidden by an element",
+    "README.md",
+    "## Limitations\n",
+    "<div hidden>\n\n## Limitations\n",
+    /div/,
+    /HTML/,
+  ],
+  [
+    "a section put into a block of code",
+    "README.md",
+    "## Limitations\n",
+    "~~~\n## Limitations\n",
+    /~~~/,
+    /block of code/,
+  ],
+  [
+    "a section in the title of a link",
+    "README.md",
+    "## Limitations\n",
+    "[a]: # (\n## Limitations\n",
+    /\[a\]/,
+    /a link/,
+  ],
+  [
+    "a block of code that does not end",
+    "README.md",
+    /^(print\(prompt \+ text\)\n)```\n/m,
+    "$1",
+    /^```$/,
+    /^the files make this line, and it is left out$/,
+  ],
+  [
+    "a badge",
+    "README.md",
+    "## Metrics\n",
+    "## Metrics\n\n![best of all](https://example.org/best.svg)\n",
+    /best of all/,
+    /^shows an image/,
+  ],
+  ...["trillions", "Dozens", "sixteen", "zero", "a third", "thousands", "a quarter", "nine**ty**"].map(
+    (words): (typeof LIES)[number] => [
+      words,
+      "README.md",
+      "## Metrics\n",
+      `## Metrics\n\nIt has ${words} of these.\n`,
+      /of these/,
+      /^says “\w+”, a number that no template takes from a file$/,
+    ],
+  ),
+  [
+    "a metric said to be verified",
+    "README.md",
+    /^( +)(name: loop_rate\n)/m,
+    "$1$2$1verified: true\n",
+    /tiny-en-it/,
+    /^`model-index` reads otherwise than its files make it$/,
+  ],
+  [
+    "another data set in the metadata",
+    "README.md",
+    /^( +)type: tiny-en-it-validation$/m,
+    "$1type: mmlu",
+    /tiny-en-it/,
+    /^`model-index` reads otherwise/,
+  ],
+  ...["license_name: free", "co2_eq_emissions: 1", "metrics: [accuracy]", "thumbnail: https://example.org/a.png"].map(
+    (line): (typeof LIES)[number] => [
+      line,
+      "README.md",
+      /^library_name/m,
+      `${line}\nlibrary_name`,
+      /./,
+      /^`\w+` is .*, which no file has$/,
+    ],
+  ),
+  [
+    "a successor that is no repository",
+    "README.md",
+    /^library_name/m,
+    "new_version: best of all\nlibrary_name",
+    /best/,
+    /`new_version`/,
+  ],
+  [
+    "terms added to the licence",
+    "LICENSE",
+    /$/,
+    "Everybody may use it with no terms at all; no attribution is owed to anybody.\n",
+    /Everybody/,
+    /^it is not, to the byte, what its files make$/,
+  ],
+  ["a blank line in a report", "release_note.md", /\n\n/, "\n\n\n", /^$/, /to the byte/],
+  [
     "another architecture in new prose",
     "README.md",
     "## Metrics\n",
@@ -183,13 +284,41 @@ describe("the lint of a card", () => {
         assert.isDefined(first, what)
         assert.match(first!.text, text, what)
         assert.match(first!.problem, problem, what)
-        if (first!.line !== null && to !== "" && !first!.problem.includes("model-index"))
+        if (first!.line !== null && !first!.problem.includes("left out") && !first!.problem.includes("model-index"))
           assert.include(
             told.split("\n")[first!.line - 1]!,
             first!.text.replace(/…$/, "").replaceAll('"', "").slice(0, 60),
             what,
           )
       }
+    }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
+  )
+
+  it.effect("lets a card say more in words, name its successor, and speak of MIT the place", () =>
+    Effect.gen(function* () {
+      const out = yield* assembled()
+      const card = readFileSync(`${out}/README.md`, "utf8")
+      for (const [from, to] of [
+        ["## Citation\n", "## Citation\n\n"],
+        ["## Metrics\n", "## Metrics\n\nWe made it for our own use, and are glad to hear what you make of it.\n"],
+        ["## Metrics\n", "## Metrics\n\nThanks to our friends at MIT for reading a draft.\n"],
+        ["library_name", "new_version: our-org/tiny-en-it-b\nlibrary_name"],
+      ] as const) {
+        writeFileSync(`${out}/README.md`, card.replace(from, to))
+        assert.deepStrictEqual(yield* lintCard(out), [], to)
+      }
+    }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
+  )
+
+  it.effect("says once that line ends are those of another system, and still sees what is changed", () =>
+    Effect.gen(function* () {
+      const out = yield* assembled()
+      const card = readFileSync(`${out}/README.md`, "utf8").replaceAll("\n", "\r\n")
+      const problems = Effect.map(lintCard(out), (findings) => findings.map(({ problem }) => problem))
+      writeFileSync(`${out}/README.md`, card)
+      assert.deepStrictEqual(yield* problems, ["its line ends are CRLF"])
+      writeFileSync(`${out}/README.md`, card.replace("It is no source of facts", "It is a source of facts"))
+      assert.match((yield* problems).join("\n"), /^its line ends are CRLF\nreads otherwise .*$/)
     }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
   )
 
@@ -200,7 +329,7 @@ describe("the lint of a card", () => {
       const lines = card.split("\n")
       const start = lines.indexOf("## What it is")
       let changed = 0
-      for (let line = start; line < lines.length; line += 7) {
+      for (let line = start; line < lines.length; line += 5) {
         const number = /(?<![\w.%-])\d+\.\d{4}(?!\d)/.exec(lines[line]!)
         if (number === null) continue
         const other = `${number[0].slice(0, -1)}${(Number(number[0].at(-1)) + 1) % 10}`
@@ -254,6 +383,12 @@ describe("the lint of a card", () => {
         findings.map(({ problem }) => problem),
         ["says 17.3, which no file of the folder has"],
       )
+      const hidden = card.replace("## Limitations\n", "<!--\n## Limitations\n")
+      writeFileSync(`${out}/README.md`, hidden)
+      writeFileSync(`${out}/LICENSE`, `${readFileSync(`${out}/LICENSE`, "utf8")}No terms at all.\n`)
+      const problems = (yield* lintCard(out)).map(({ file, problem }) => `${file}: ${problem}`)
+      assert.include(problems, "README.md: has HTML, which may hide what stands in it or after it")
+      assert.include(problems, "LICENSE: it is not, to the byte, what its files make")
     }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
   )
 

@@ -12,6 +12,7 @@ const parts = {
   subjects: [{ name: "README.md", sha256: "0".repeat(64) }],
   experiment: "small",
   experimentSha256: "1".repeat(64),
+  parameters: { seed: 9 },
   keys: { train: "2".repeat(64) },
   texts: [{ source: "web_en", sha256: "3".repeat(64) }],
   provenance,
@@ -38,7 +39,8 @@ const accepted = (text: string) => Effect.map(Effect.exit(decodeStatement(text))
 describe("the statement of a release", () => {
   it.effect("is an in-toto statement with SLSA provenance, over every file but the sums and itself", () =>
     Effect.gen(function* () {
-      const out = yield* assembled()
+      const parameters = { seed: 9, corpus: "texts/tiny" }
+      const out = yield* assembled({}, (input) => ({ ...input, experiment: { ...input.experiment, parameters } }))
       const statement = yield* decodeStatement(readFileSync(`${out}/provenance.json`, "utf8"))
       const expected = (yield* filesBelow(out)).filter((name) => !["provenance.json", "SHA256SUMS"].includes(name))
       assert.deepStrictEqual(
@@ -54,6 +56,8 @@ describe("the statement of a release", () => {
         )
       const { buildDefinition, runDetails } = statement.predicate
       assert.strictEqual(buildDefinition.externalParameters["file"], "experiment.ts")
+      assert.deepStrictEqual(buildDefinition.externalParameters["parameters"], parameters)
+      assert.deepStrictEqual(JSON.parse(readFileSync(`${out}/release.json`, "utf8")).parameters, parameters)
       const inventory = JSON.parse(readFileSync(`${out}/corpus_inventory.json`, "utf8"))
       for (const { source, sha256 } of inventory.sources)
         assert.deepEqual(buildDefinition.resolvedDependencies?.find(({ name }) => name === `texts/${source}`)?.digest, {
@@ -73,7 +77,9 @@ describe("the statement of a release", () => {
         if (typeof path.reduce<unknown>((inner, key) => (inner as Tree)[key], statement) !== "object") continue
         const more = structuredClone(statement) as unknown as Tree
         const inner = path.reduce((value: Tree, key) => value[key] as Tree, more)
-        const open = /(?:externalParameters|internalParameters|keys|digest|version|remotes)$/.test(path.join("."))
+        const open = /(?:externalParameters|internalParameters|parameters|keys|digest|version|remotes)$/.test(
+          path.join("."),
+        )
         if (inner === null || Array.isArray(inner) || open) continue
         inner["surprise"] = 1
         assert.isFalse(yield* accepted(JSON.stringify(more)), `surprise in ${path.join(".")}`)

@@ -508,6 +508,7 @@ export const fabricate = (folder: string, options: Fabrication = {}): Omit<Relea
       name: options.words ?? "tiny-en-it",
       source: "// What does a model of two layers learn?\n",
       plan: "corpus → tokenizer → pack → train → decay → release\n",
+      parameters: {},
       keys: { corpus: "aa".repeat(32), [options.words ?? "train"]: "bb".repeat(32) },
       parentStep: PARENT,
       decaySteps,

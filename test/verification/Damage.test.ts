@@ -6,7 +6,7 @@ import { table } from "../../src/cli/Table.ts"
 import { stream } from "../../src/model/Random.ts"
 import { listRelease } from "../../src/verification/Listing.ts"
 import type { KnownKeys } from "../../src/verification/Signatures.ts"
-import { damageIn, filesIn, type Key, place, signedRelease } from "./world.ts"
+import { damageIn, filesIn, type Key, place, signedRelease, signWith } from "./world.ts"
 
 /**
  * `EXP_FAULT_BYTES=100` flips a bit in as many bytes of each file and prints them as a table; `EXP_FAULT_BYTES=all` in every byte of
@@ -212,19 +212,34 @@ describe("bytes and signature", () => {
   })
 
   it("names what the Hub, its cache and git add, and counts it for nothing", async () => {
-    const added = [".gitattributes", ".cache/huggingface/download/README.md.metadata", ".huggingface/x", ".git/HEAD"]
+    const added = [
+      ".gitattributes",
+      ".gitignore",
+      ".cache/huggingface/download/README.md.metadata",
+      ".huggingface/x",
+      ".git/HEAD",
+    ]
     for (const name of added) {
       mkdirSync(join(file(name), ".."), { recursive: true })
       writeFileSync(file(name), "x")
     }
     try {
       expect(await damageIn(release)).toEqual([])
-      expect(listRelease(release).added).toEqual([".cache/huggingface", ".git", ".gitattributes", ".huggingface"])
+      // and a copy from the Hub can be signed as it lies there
+      await signWith(release, key)
+      expect(await damageIn(release, { known: [], demanded: [key.publicKey] })).toEqual([])
+      expect(listRelease(release).added).toEqual([
+        ".cache/huggingface",
+        ".git",
+        ".gitattributes",
+        ".gitignore",
+        ".huggingface",
+      ])
       // what only looks like it is not passed over
       writeFileSync(file(".cache/other"), "x")
       expect((await damageIn(release)).length).toBe(2)
     } finally {
-      for (const name of [".gitattributes", ".cache", ".huggingface", ".git"])
+      for (const name of [".gitattributes", ".gitignore", ".cache", ".huggingface", ".git"])
         rmSync(file(name), { recursive: true, force: true })
     }
   })

@@ -119,7 +119,12 @@ describe("a release on a hub", () => {
     await run(
       Effect.scoped(
         Effect.gen(function* () {
-          const folder = yield* download(asked(endpoint))
+          const { folder, origin } = yield* download(asked(endpoint))
+          expect(origin).toEqual({
+            repository: asked(endpoint).repository,
+            commit: expect.stringMatching(/^[0-9a-f]{40}$/),
+            added: [".gitattributes"],
+          })
           expect(filesIn(folder)).toEqual(filesIn(release))
           expect(yield* Effect.promise(() => damageIn(folder))).toEqual([])
         }),

@@ -5,7 +5,7 @@ import { makeSampler } from "../../src/engine/LogitsProcessors.ts"
 import { type DecodingPreset, greedy } from "../../src/model/Decoding.ts"
 import { parametersByFormula } from "../../src/verification/Arithmetic.ts"
 import { plainly } from "../../src/verification/Finding.ts"
-import { asGood } from "../../src/verification/Measurements.ts"
+import { asGood, isAnswer } from "../../src/verification/Measurements.ts"
 
 const golden = JSON.parse(readFileSync(join(import.meta.dirname, "../golden/param_counts.json"), "utf8"))
 
@@ -66,5 +66,33 @@ describe("words of a stranger's file", () => {
   it("are shown on one line, and steer no terminal", () => {
     expect(plainly("a\n  b\u001b[2Jc\u202ed\u0000")).toBe("a; b\\u{1b}[2Jc\\u{202e}d\\u{0}")
     expect(plainly("perché “così” – ok")).toBe("perché “così” – ok")
+  })
+})
+
+describe("an answer to a probe", () => {
+  const logits = Float32Array.of(3, 2.9995, 1, 0.9995, -2)
+  const decode = (id: number) => "abcde"[id]!
+  const answer = (rank: number, tokens: string, target: number, ties = 0): boolean =>
+    isAnswer(
+      {
+        correct_token_rank: rank,
+        rank_ties: ties,
+        top: [...tokens].map((token) => ({ token, probability: 0 })),
+      },
+      logits,
+      target,
+      decode,
+    )
+
+  it("has another rank only where the tokens between are as good as equal", () => {
+    expect([1, 2, 3].map((rank) => answer(rank, "ab", 1))).toEqual([true, true, false])
+    expect([2, 3, 4, 5].map((rank) => answer(rank, "ab", 2))).toEqual([false, true, true, false])
+    expect([4, 5].map((rank) => answer(rank, "ab", 4))).toEqual([false, true])
+    expect(answer(5, "ab", 4, 1)).toBe(false)
+  })
+
+  it("names the likeliest tokens, in another order only where they are as good as equal", () => {
+    expect(["ab", "ba", "abcd", "badc"].map((tokens) => answer(5, tokens, 4))).toEqual([true, true, true, true])
+    expect(["ac", "aa", "e", "abec"].map((tokens) => answer(5, tokens, 4))).toEqual([false, false, false, false])
   })
 })

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto"
 import { cpSync, readFileSync, truncateSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import * as NodeServices from "@effect/platform-node/NodeServices"
@@ -13,6 +14,8 @@ beforeAll(async () => {
   release = (await signedRelease(path)).release
 }, 60_000)
 
+const sha256 = (bytes: string | Buffer): string => createHash("sha256").update(bytes).digest("hex")
+
 let copies = 0
 const copy = (): string => {
   const folder = join(path, `copy-${++copies}`)
@@ -20,11 +23,16 @@ const copy = (): string => {
   return folder
 }
 
-/** The file with other content, the sums made to fit: what a stranger would send. */
+/** The file with other content, statement and sums made to fit: what a stranger would send. */
 const sent = async (name: string, content: string | Buffer | ((text: string) => string)): Promise<string> => {
   const folder = copy()
   const file = join(folder, name)
-  writeFileSync(file, typeof content === "function" ? content(readFileSync(file, "utf8")) : content)
+  const before = readFileSync(file)
+  const after = typeof content === "function" ? content(before.toString("utf8")) : content
+  writeFileSync(file, after)
+  const statement = join(folder, "provenance.json")
+  if (file !== statement)
+    writeFileSync(statement, readFileSync(statement, "utf8").replace(sha256(before), sha256(after)))
   await Effect.runPromise(writeSums(folder).pipe(Effect.provide(NodeServices.layer)))
   return folder
 }
@@ -68,7 +76,11 @@ describe("a release that a stranger made to harm", () => {
   it("is not read into memory when a text of it is as long as weights", async () => {
     const folder = copy()
     truncateSync(join(folder, "prompts.json"), 3e8)
-    expect(await endures(folder)).toMatch(/prompts\.json has 300000000 bytes: no text of a release is so long/)
+    const damaged = await endures(folder)
+    expect(damaged).toMatch(/prompts\.json: has other bytes than SHA256SUMS says/)
+    expect(damaged).not.toMatch(/no text of a release/)
+    const long = await sent("prompts.json", Buffer.alloc(1 << 27, " "))
+    expect(await endures(long)).toMatch(/prompts\.json has 134217728 bytes: no text of a release is so long/)
   }, 120_000)
 
   it("cannot lead a check out of its folder by the names it says", async () => {

@@ -44,7 +44,11 @@ describe("a published release", () => {
     expect(stderr).toBe("")
     expect(code).toBe(0)
     const report = JSON.parse(stdout)
-    expect(report).toMatchObject({ name: "smallest", wrong: 0 })
+    expect(report).toMatchObject({
+      name: "smallest",
+      origin: { repository: "our-org/smallest", commit: expect.stringMatching(/^[0-9a-f]{40}$/) },
+      wrong: 0,
+    })
     expect(report.findings.filter(({ check }: { check: string }) => check === "signature")).toEqual([
       {
         check: "signature",

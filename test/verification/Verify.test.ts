@@ -81,6 +81,7 @@ describe("a release as an experiment made it", () => {
     expect(wrongIn(findings)).toEqual([])
     expect(findings.filter(({ state }) => state === "skipped").map(({ check, what }) => `${check}: ${what}`)).toEqual([
       "signature: provenance.dsse.json",
+      "arithmetic: other figures",
       "measurements: losses",
       ...(stateOf(findings, "measurements")["skipped"] === 2 ? ["measurements: greedy texts of the training"] : []),
       "replay: all",
@@ -240,6 +241,7 @@ describe("exp verify", () => {
 
   it("trains everything again from nothing, with the release's own experiment and somebody's copy of the texts", async () => {
     const folder = copy()
+    expect(JSON.parse(readFileSync(join(folder, "release.json"), "utf8")).parameters).toEqual({ seed: 9 })
     await signWith(folder, await makeKey(path, "third"))
     const { code, stdout, stderr } = await exp(path, [
       "verify",

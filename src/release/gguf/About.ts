@@ -59,27 +59,31 @@ const flagged = (preset: DecodingPreset): ReadonlyArray<readonly [flag: string, 
   ["--repeat-penalty", preset.repetitionPenalty],
 ]
 
+/** How a file is to be run. */
+export interface Usage {
+  readonly file: string
+  readonly preset: DecodingPreset
+  readonly context: number
+  /** As the preset was measured. Without a limit both go on until the model ends its text, which a small one may never do. */
+  readonly maxNewTokens: number
+}
+
 /** A line for a shell. The preset is in the file; it is written out for who changes one part of it. */
-export const llamaCommand = (file: string, preset: DecodingPreset, context: number, prompt: string): string =>
+export const llamaCommand = ({ file, preset, context, maxNewTokens }: Usage, prompt: string): string =>
   [
-    `llama-completion -m ${file} -no-cnv -c ${context}`,
+    `llama-completion -m ${file} -no-cnv -c ${context} -n ${maxNewTokens}`,
     "--samplers 'penalties;temperature;top_k;top_p'",
     ...flagged(preset).map(([flag, value]) => `${flag} ${value}`),
     `-p '${prompt.replaceAll("'", "'\\''")}'`,
   ].join(" ")
 
 /** For `ollama create`. No chat template: the model completes texts. */
-export const modelfile = (
-  file: string,
-  preset: DecodingPreset,
-  context: number,
-  eos: string,
-  license: string,
-): string =>
+export const modelfile = ({ file, preset, context, maxNewTokens }: Usage, eos: string, license: string): string =>
   [
     `FROM ./${file}`,
     "TEMPLATE {{ .Prompt }}",
     `PARAMETER num_ctx ${context}`,
+    `PARAMETER num_predict ${maxNewTokens}`,
     `PARAMETER temperature ${preset.doSample ? preset.temperature : 0}`,
     `PARAMETER top_k ${preset.doSample ? preset.topK : 0}`,
     `PARAMETER top_p ${preset.doSample ? preset.topP : 1}`,

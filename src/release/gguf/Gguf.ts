@@ -13,6 +13,7 @@
  *
  * A file that is read is believed in nothing: every length is checked against the bytes that are there.
  */
+import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 
 export class GgufFailed extends Schema.TaggedError<GgufFailed>()("GgufFailed", {
@@ -24,6 +25,15 @@ export class GgufFailed extends Schema.TaggedError<GgufFailed>()("GgufFailed", {
     return `${this.path}: ${this.problem}\n  hint: ${this.hint}`
   }
 }
+
+/** What throws, as a failure of a file that says what to do. */
+export const attempt = <A>(path: string, hint: string, run: () => A): Effect.Effect<A, GgufFailed> =>
+  Effect.try({
+    try: run,
+    catch: (error) => new GgufFailed({ path, problem: error instanceof Error ? error.message : String(error), hint }),
+  })
+/** Where a file could not be written. */
+export const NO_ROOM = "look at free space and permissions of the folder, then run again"
 
 export const ALIGNMENT = 32
 const VERSION = 3

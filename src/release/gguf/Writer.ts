@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import { type BlockName, type FileType, fileTypes, isWeighed } from "../../model/GgufType.ts"
 import { type About, aboutKeys } from "./About.ts"
 import { type BlockType, bytesOf } from "./BlockTypes.ts"
-import { aligned, encodeHeader, GgufFailed, type Metadata, text, u32 } from "./Gguf.ts"
+import { aligned, attempt, encodeHeader, type GgufFailed, type Metadata, NO_ROOM, text, u32 } from "./Gguf.ts"
 import type { Importance } from "./Importance.ts"
 import { blockTypeOf } from "./Mixture.ts"
 import { type Shape, shapeOf } from "./Shape.ts"
@@ -40,8 +40,6 @@ export interface Written {
 /** Numbers of a piece: what bounds memory. */
 const PIECE = 1 << 22
 const QUANTISATION_VERSION = 2
-
-const words = (error: unknown): string => (error instanceof Error ? error.message : String(error))
 
 interface Planned {
   readonly matrix: Matrix
@@ -107,8 +105,6 @@ const header = (request: ConvertRequest, shape: Shape, planned: ReadonlyArray<Pl
 export const convert = Effect.fn("gguf.convert")(function* (
   request: ConvertRequest,
 ): Effect.fn.Return<Written, GgufFailed> {
-  const attempt = <A>(path: string, hint: string, run: () => A) =>
-    Effect.try({ try: run, catch: (error) => new GgufFailed({ path, problem: words(error), hint }) })
   return yield* Effect.scoped(
     Effect.gen(function* () {
       const reading = <A>(run: () => A) =>
@@ -122,14 +118,13 @@ export const convert = Effect.fn("gguf.convert")(function* (
       const head = yield* reading(() => header(request, shape, planned))
       const last = planned.at(-1)!
       const total = head.length + last.offset + aligned(last.bytes)
-      const roomFor = "look at free space and permissions of the folder"
       const file = yield* Effect.acquireRelease(
-        attempt(request.to, roomFor, () => openSync(request.to, "w")),
+        attempt(request.to, NO_ROOM, () => openSync(request.to, "w")),
         (file) => Effect.sync(() => closeSync(file)),
       )
       let done = 0
       const put = (bytes: Uint8Array) =>
-        attempt(request.to, roomFor, () => {
+        attempt(request.to, NO_ROOM, () => {
           for (let from = 0; from < bytes.length; ) from += writeSync(file, bytes, from)
           done += bytes.length
           request.progress?.(done, total)

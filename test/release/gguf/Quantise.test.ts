@@ -4,8 +4,8 @@ import { join } from "node:path"
 import { Effect, Schema } from "effect"
 import { afterAll, describe, expect, it } from "vitest"
 import { Quantisation } from "../../../src/model/Report.ts"
+import { pickFile } from "../../../src/release/gguf/Pick.ts"
 import { openGguf } from "../../../src/release/gguf/Reader.ts"
-import { pickFile } from "../../../src/steps/Quantise.ts"
 import { artifacts, embedded, exp, temporaryFolder, write } from "../../endToEnd/experiment.ts"
 
 const folder = temporaryFolder()
@@ -67,7 +67,8 @@ describe("quantise", () => {
     // rows of 32: the head falls back from Q6_K to Q8_0
     expect(plain.matrices).toMatchObject({ "token_embd.weight": "Q8_0", "blk.0.attn_qkv.weight": "Q4_0" })
     expect(found.tokens).toBe(plain.losses["en"]!.kld.n! + plain.losses["it"]!.kld.n!)
-    expect(found.files.map(({ file }) => file)).toContain(found.picked)
+    expect(found.pick).toEqual({ by: "kld", at_most: 0.01 })
+    expect(pickFile(found.files, found.pick)).toEqual({ file: found.picked, kept: found.rule_kept, words: found.rule })
 
     const keys = await Effect.runPromise(
       Effect.scoped(Effect.map(openGguf(join(made!, "tiny-imatrix-Q4_0.gguf")), ({ metadata }) => metadata)),
@@ -78,8 +79,10 @@ describe("quantise", () => {
     expect(keys.get("exp.model.sha256")).toMatch(/^[0-9a-f]{64}$/)
     const file = readFileSync(join(made!, "Modelfile"), "utf8")
     expect(file).toContain(`FROM ./${found.picked}\n`)
+    expect(file).toContain("PARAMETER num_predict 16\n")
     expect(file).toContain('PARAMETER stop "<|eos|>"\n')
     expect(found.commands.llama_cpp).toContain(`-m ${found.picked} `)
+    expect(found.commands.llama_cpp).toContain(" -n 16 ")
   })
 
   it("makes the same bytes when it is done again", { timeout: 300_000 }, async () => {
@@ -90,6 +93,40 @@ describe("quantise", () => {
     expect(run.stderr.includes("error:") ? run.stderr : run.code).toBe(0)
     for (const name of readdirSync(before).filter((name) => name !== "manifest.json"))
       expect(readFileSync(join(before, name)).equals(readFileSync(join(made!, name))), name).toBe(true)
+  })
+
+  it("is in the keys of a release it belongs to, and so is what was set, but for paths of this machine", {
+    timeout: 300_000,
+  }, async () => {
+    const releasing = experiment
+      .replace("quantise, select", "quantise, release, select")
+      .replace("return yield* quantise", "const quantised = yield* quantise")
+      .replace("corpus: ", 'name: "tiny", corpus: ')
+      .replace('name: "tiny", license', "name: set.name, license")
+      .replace(
+        /\n\}\)\s*$/,
+        '\n  return yield* release({ model: best, decoding, quantised, name: set.name, license: "CC0-1.0" })\n})\n',
+      )
+    write(folder.path, "c.ts", releasing)
+    const run = await exp(folder.path, [
+      ...["run", "c.ts", "--runs", "runs"],
+      ...["--set", "name=other", "--set", `corpus=${embedded}/../corpus`],
+    ])
+    expect(run.stderr.includes("error:") ? run.stderr : run.code).toBe(0)
+    const [made] = artifacts(join(folder.path, "runs"), "release")
+    const { keys, parameters } = JSON.parse(readFileSync(join(made!, "release/release.json"), "utf8"))
+    const quantised = artifacts(join(folder.path, "runs"), "quantise").map(
+      (path) => JSON.parse(readFileSync(join(path, "manifest.json"), "utf8")).identity,
+    )
+    expect(quantised).toContain(keys.quantise)
+    expect(parameters).toEqual({ name: "other" })
+  })
+
+  it("refuses a licence that nobody knows, as soon as it is planned", { timeout: 60_000 }, async () => {
+    write(folder.path, "b.ts", experiment.replace('"CC0-1.0"', '"CC0"'))
+    const { code, stderr } = await exp(folder.path, ["plan", "b.ts", "--runs", "runs"])
+    expect(stderr).toMatch(/`CC0` is no licence that is known of SPDX's list\n {2}hint: .*`LicenseRef-<name>`/)
+    expect(code).toBe(1)
   })
 })
 
@@ -118,7 +155,7 @@ describe("the rule", () => {
       losses: { all: loss(en), en: loss(en), it: loss(it) },
     }
   }
-  const rule = { by: "kld", atMost: 0.01 } as const
+  const rule = { by: "kld", at_most: 0.01 } as const
 
   it("takes the smallest file that keeps it in every language, intervals included", () => {
     const large = file("large", 3000, [0.001, 0.002])

@@ -1,0 +1,132 @@
+/**
+ * What a release may consist of. Sums name whatever lies in a folder, and `transformers` runs or unpickles some names without being
+ * asked: so the names are a closed set, and the settings that `transformers` reads are made again from the facts and compared whole.
+ */
+import { readFileSync } from "node:fs"
+import { join } from "node:path"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { specialTokensMap, tokenizerConfig as trainedTokenizerConfig } from "../data/Tokenizer.ts"
+import { canonicalJson } from "../model/Digest.ts"
+import {
+  generationConfig,
+  modelConfig,
+  plain,
+  recommendedDecoding,
+  recommendedJson,
+  tokenizerConfig,
+} from "../release/Export.ts"
+import { fileNames, isPlainName, type ReleaseFiles, readJson, weightsName } from "../release/Folder.ts"
+import type { Json } from "../release/Json.ts"
+import { decodeStatement, STATEMENT, statementOf } from "../release/Provenance.ts"
+import { ENVELOPE } from "../release/Signature.ts"
+import { SUMS, sha256OfFile } from "../release/Sums.ts"
+import { type Finding, within } from "./Finding.ts"
+import type { Release } from "./Release.ts"
+
+const { ok, wrong } = within("consistency")
+
+/** Beside those that `fileNames` has. */
+const FIXED = [
+  "model.safetensors",
+  "tokenizer.json",
+  "special_tokens_map.json",
+  "behaviour_generations.jsonl",
+  "tuning_leaderboard.csv",
+  "holdout_leaderboard.csv",
+  "experiment.ts",
+  "plan.txt",
+  "README.md",
+  "benchmark_report.md",
+  "decoding_report.md",
+  "release_note.md",
+  "training_content_summary.md",
+  "LICENSE",
+  "NOTICE",
+  "CITATION.cff",
+]
+/** Made last, over the others. */
+const OVER = [STATEMENT, SUMS, ENVELOPE]
+
+/** Names of all files that this release may have. */
+export const namesOf = ({ release, quantisation }: ReleaseFiles): ReadonlySet<string> => {
+  const quantised = quantisation?.files.map(({ file }) => file).filter((file) => file.endsWith(".gguf")) ?? []
+  const { quantisation: index, ...names } = fileNames(release)
+  return new Set([
+    ...Object.values(names),
+    weightsName(release),
+    ...FIXED,
+    ...OVER,
+    ...(quantisation === undefined ? [] : [index, "Modelfile", ...quantised.filter(isPlainName)]),
+  ])
+}
+
+const AnyObject = Schema.Record(Schema.String, Schema.Json)
+
+/** `tokens`: contents of BOS, EOS and padding. */
+const expectedSettings = ({ training, tokens, decoding }: ReleaseFiles): Readonly<Record<string, unknown>> => {
+  const [bos, eos, pad] = [specialTokensMap.bos_token!, specialTokensMap.eos_token!, specialTokensMap.pad_token!]
+  const recommended = recommendedDecoding(decoding.recommended, decoding.max_new_tokens)
+  const given = trainedTokenizerConfig() as { readonly [key: string]: Json }
+  return {
+    "config.json": plain(modelConfig(training.architecture, tokens)),
+    "generation_config.json": plain(generationConfig(recommended, tokens)),
+    "recommended_decoding_params.json": plain(recommendedJson(recommended)),
+    "tokenizer_config.json": plain(tokenizerConfig(given, { bos, eos, pad }, tokens.context)),
+    "special_tokens_map.json": { bos_token: bos, eos_token: eos, pad_token: pad },
+  }
+}
+
+const firstDifference = (said: Readonly<Record<string, unknown>>, made: Readonly<Record<string, unknown>>): string => {
+  const spelled = (value: unknown) => (value === undefined ? "nothing" : canonicalJson(value as never).slice(0, 200))
+  const key = [...Object.keys(said), ...Object.keys(made)].find((key) => spelled(said[key]) !== spelled(made[key]))
+  return `\`${key}\` is ${spelled(said[key!])}, and follows as ${spelled(made[key!])}`
+}
+
+/** The statement made again from the release: only what is of one run is taken from itself. */
+const checkStatement = Effect.fnUntraced(function* (view: string, files: ReleaseFiles) {
+  const text = readFileSync(join(view, STATEMENT), "utf8")
+  const said = yield* decodeStatement(text)
+  const { exp_run: provenance } = said.predicate
+  const { release, inventory, training } = files
+  const made = statementOf({
+    subjects: said.subject.map(({ name, digest }) => ({ name, sha256: digest.sha256 })),
+    experiment: release.experiment,
+    experimentSha256: yield* sha256OfFile(join(view, "experiment.ts")),
+    parameters: release.parameters,
+    keys: release.keys,
+    texts: inventory.sources,
+    provenance,
+  })
+  const { name, numerics, precision } = training.engine
+  const engine = { name, numerics, precision }
+  const ran = provenance.engine
+  if (canonicalJson({ name: ran.name, numerics: ran.numerics, precision: ran.precision }) !== canonicalJson(engine))
+    return [wrong(STATEMENT, `it was run by engine ${ran.name}, training_config.json says otherwise`)]
+  for (const part of ["buildDefinition", "runDetails"] as const)
+    if (canonicalJson(said.predicate[part]) !== canonicalJson(made.predicate[part]))
+      return [wrong(STATEMENT, `its ${part} is not the one that follows from the release`)]
+  return [ok(STATEMENT, "made again from the release: experiment, parameters, keys, texts and engine are the same")]
+})
+
+export const checkContents = Effect.fn("verification.checkContents")(function* (
+  { listing, view }: Release,
+  files: ReleaseFiles,
+) {
+  const findings: Array<Finding> = []
+  const names = namesOf(files)
+  const strangers = listing.files.filter(({ path }) => !names.has(path))
+  for (const { path } of strangers) findings.push(wrong(path, "no release of `exp` has a file of this name"))
+  if (strangers.length === 0)
+    findings.push(ok("names", `${listing.files.length} files, each of a name that such a release has`))
+  for (const [file, made] of Object.entries(expectedSettings(files))) {
+    const said = yield* Effect.result(readJson(AnyObject, join(view, file)))
+    if (said._tag === "Failure") findings.push(wrong(file, said.failure.problem))
+    else if (canonicalJson(said.success as never) !== canonicalJson(made as never))
+      findings.push(wrong(file, firstDifference(said.success, made as Readonly<Record<string, unknown>>)))
+    else findings.push(ok(file, "made again from the facts beside it, the same in every setting"))
+  }
+  const statement = yield* Effect.result(checkStatement(view, files))
+  findings.push(...(statement._tag === "Success" ? statement.success : [wrong(STATEMENT, statement.failure.message)]))
+  return findings
+})

@@ -1,0 +1,409 @@
+import { createHash } from "node:crypto"
+import { appendFileSync, cpSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { Effect, Layer } from "effect"
+import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { loadTokenizer } from "../../src/data/Tokenizer.ts"
+import { Engine, type GenerateRequest } from "../../src/engine/Engine.ts"
+import { prettyJson } from "../../src/release/Json.ts"
+import { sumsText } from "../../src/release/Sums.ts"
+import { checkArithmetic } from "../../src/verification/Arithmetic.ts"
+import { checkContents } from "../../src/verification/Contents.ts"
+import { checkGgufs } from "../../src/verification/Ggufs.ts"
+import { checkMeasurements } from "../../src/verification/Measurements.ts"
+import { openRelease } from "../../src/verification/Release.ts"
+import { artifacts, embedded, exp, smallest, write } from "../endToEnd/experiment.ts"
+import { damageIn, filesIn, findingsOf, makeKey, place, run, stateOf, wrongIn } from "./world.ts"
+
+const { path, remove } = place()
+afterAll(remove)
+let made: string
+
+/** As the smallest experiment, with files for llama.cpp. */
+beforeAll(async () => {
+  const quantised = `const quantised = yield* quantise({
+    model: best, decoding, name: "smallest", license: "CC0-1.0", types: ["F32", "F16", "Q8_0", "Q4_K_M"],
+    measuredTokens: 600, calibrationTokens: 256,
+  })
+  return yield* release({ model: best, decoding, quantised, `
+  const text = smallest()
+    .replace("pack, release", "pack, quantise, release")
+    .replace("return yield* release({ model: best, decoding, ", quantised)
+  write(path, "quantised.ts", text)
+  const { code, stderr } = await exp(path, ["run", "quantised.ts", "--runs", "runs"])
+  if (code !== 0) throw new Error(stderr)
+  made = join(artifacts(join(path, "runs"), "release")[0]!, "release")
+}, 300_000)
+
+const sha256 = (bytes: string | Buffer): string => createHash("sha256").update(bytes).digest("hex")
+
+type Any = any
+
+class Forgery {
+  readonly folder: string
+  constructor(folder: string) {
+    this.folder = folder
+  }
+  text(name: string): string {
+    return readFileSync(join(this.folder, name), "utf8")
+  }
+  write(name: string, content: string | Buffer): void {
+    writeFileSync(join(this.folder, name), content)
+  }
+  json(name: string, change: (value: Any) => void): void {
+    const value: Any = JSON.parse(this.text(name))
+    change(value)
+    this.write(name, prettyJson(value))
+  }
+  lines(name: string, change: (lines: ReadonlyArray<string>) => ReadonlyArray<string>): void {
+    this.write(
+      name,
+      change(this.text(name).split("\n").slice(0, -1))
+        .map((line) => `${line}\n`)
+        .join(""),
+    )
+  }
+}
+
+let copies = 0
+/** A copy that is changed, whose statement and sums name what it has then. */
+const forged = (change: (forgery: Forgery) => void): string => {
+  const folder = join(path, `forged-${++copies}`)
+  cpSync(made, folder, { recursive: true })
+  const forgery = new Forgery(folder)
+  change(forgery)
+  const sums = new Map(
+    filesIn(folder)
+      .filter((name) => name !== "provenance.json" && name !== "SHA256SUMS")
+      .map((name) => [name, sha256(readFileSync(join(folder, name)))]),
+  )
+  forgery.json("provenance.json", (statement) => {
+    statement.subject = [...sums].map(([name, sum]) => ({ name, digest: { sha256: sum } }))
+    statement.predicate.buildDefinition.externalParameters.sha256 = sums.get("experiment.ts")
+  })
+  sums.set("provenance.json", sha256(forgery.text("provenance.json")))
+  forgery.write("SHA256SUMS", sumsText(sums))
+  return folder
+}
+
+type Check = "contents" | "arithmetic" | "ggufs" | "measurements"
+
+const wrongOf = async (folder: string, check: Check): Promise<string> => {
+  expect(await damageIn(folder)).toEqual([])
+  const findings = await run(
+    Effect.gen(function* () {
+      const release = yield* openRelease(folder)
+      const files = release.files!
+      if (check === "contents") return yield* checkContents(release, files)
+      if (check === "arithmetic") return yield* checkArithmetic(release, files)
+      if (check === "ggufs") return yield* checkGgufs(release, files)
+      return yield* checkMeasurements(release, files, { store: "/nowhere", corpus: undefined, say: () => {} })
+    }).pipe(Effect.scoped),
+  )
+  return wrongIn(findings).join("\n")
+}
+
+const gguf = (type: string): string => filesIn(made).find((name) => name.endsWith(`${type}.gguf`))!
+const probes = (): string => filesIn(made).find((name) => /^probe_step/.test(name))!
+
+describe("what a forger makes fit in sums and statement", () => {
+  it("is nothing where nothing was forged", async () => {
+    const folder = forged(() => {})
+    for (const check of ["contents", "arithmetic", "ggufs", "measurements"] as const)
+      expect(await wrongOf(folder, check), check).toBe("")
+  }, 240_000)
+
+  const cases: ReadonlyArray<readonly [what: string, check: Check, change: (f: Forgery) => void, found: RegExp]> = [
+    [
+      "files that no release has",
+      "contents",
+      (f) => {
+        f.write("pytorch_model.bin", "a pickle")
+        f.write("modeling_evil.py", "import os\n")
+      },
+      /modeling_evil\.py: no release of `exp` has a file of this name[\s\S]*pytorch_model\.bin: no release/,
+    ],
+    [
+      "code that the tokenizer's settings name",
+      "contents",
+      (f) =>
+        f.json("tokenizer_config.json", (it) => {
+          it.auto_map = { AutoTokenizer: ["evil.Evil", null] }
+        }),
+      /tokenizer_config\.json: `auto_map` is .*evil\.Evil.*, and follows as nothing/,
+    ],
+    [
+      "another setting of the model",
+      "contents",
+      (f) =>
+        f.json("config.json", (it) => {
+          it.attn_pdrop = 0.5
+        }),
+      /config\.json: `attn_pdrop` is 0\.5, and follows as 0/,
+    ],
+    [
+      "a statement of other texts",
+      "contents",
+      (f) =>
+        f.json("provenance.json", (it) => {
+          for (const one of it.predicate.buildDefinition.resolvedDependencies)
+            if (one.name.startsWith("texts/")) one.digest.sha256 = "0".repeat(64)
+        }),
+      /provenance\.json: its buildDefinition is not the one that follows from the release/,
+    ],
+    [
+      "a statement of another engine",
+      "contents",
+      (f) =>
+        f.json("provenance.json", (it) => {
+          it.predicate.exp_run.engine.precision = "bf16"
+        }),
+      /provenance\.json: it was run by engine \w+, training_config\.json says otherwise/,
+    ],
+    [
+      "a file of other weights for llama.cpp",
+      "ggufs",
+      (f) => f.write(gguf("Q8_0"), Buffer.alloc(readFileSync(join(f.folder, gguf("Q8_0"))).length, 0x41)),
+      /Q8_0\.gguf: /,
+    ],
+    [
+      "one number of a file for llama.cpp",
+      "ggufs",
+      (f) => {
+        const bytes = readFileSync(join(f.folder, gguf("F16")))
+        bytes.writeUInt16LE(0x3c00, bytes.length - 64)
+        f.write(gguf("F16"), bytes)
+      },
+      /F16\.gguf: `[\w.]+` has \S+ for the weight \S+/,
+    ],
+    [
+      "a file of blocks whose numbers are zeros",
+      "ggufs",
+      (f) => {
+        const bytes = readFileSync(join(f.folder, gguf("Q8_0")))
+        bytes.fill(0, bytes.length - 60_000 / 2)
+        f.write(gguf("Q8_0"), bytes)
+      },
+      /Q8_0\.gguf: `[\w.]+` is 1\.00 of its size away from the weights; Q8_0 is at most 0\.02/,
+    ],
+    [
+      "samples that were left out, all of them",
+      "arithmetic",
+      (f) => f.write("holdout_generations.jsonl", ""),
+      /holdout samples: (\d+) of \1 are missing/,
+    ],
+    [
+      "one sample that was left out",
+      "arithmetic",
+      (f) => f.lines("tuning_generations.jsonl", (lines) => lines.slice(1)),
+      /tuning samples: 1 of \d+ are missing/,
+    ],
+    [
+      "a sample of another prompt",
+      "arithmetic",
+      (f) =>
+        f.lines("tuning_generations.jsonl", ([first, ...rest]) => [
+          first!.replace('"prompt":"', '"prompt":"A '),
+          ...rest,
+        ]),
+      /tuning samples: 1 of \d+ are missing, there twice, or of another prompt/,
+    ],
+    [
+      "a figure that was never measured",
+      "arithmetic",
+      (f) =>
+        f.json("benchmark_metrics.json", (it) => {
+          it.metrics.hellaswag_accuracy = { value: 0.93, n: 1000, unit: "samples" }
+        }),
+      /benchmark_metrics\.json: nothing computes hellaswag_accuracy/,
+    ],
+    [
+      "a figure of another candidate that was never measured",
+      "arithmetic",
+      (f) =>
+        f.json("comparison.json", (it) => {
+          it.candidates.at(-1).metrics.hellaswag_accuracy = { value: 0.1 }
+        }),
+      /comparison\.json, .*: nothing computes hellaswag_accuracy/,
+    ],
+    [
+      "a loss that is surer than it is",
+      "arithmetic",
+      (f) =>
+        f.json("benchmark_metrics.json", ({ metrics: { val_loss_mixed: it } }) => {
+          it.ci95 = [it.value - 1e-6, it.value + 1e-6]
+        }),
+      /loss intervals: benchmark, lower end of val_loss_mixed/,
+    ],
+    [
+      "a mean with another interval",
+      "arithmetic",
+      (f) =>
+        f.json("decoding_summary.json", ({ holdout: [row] }) => {
+          const it = row.metrics.distinct_2_mean
+          it.ci95 = [it.value - 0.5, it.value + 0.5]
+        }),
+      /behaviour: holdout, \w+, (?:lower|upper) end of distinct_2_mean/,
+    ],
+    [
+      "telemetry that stops early",
+      "arithmetic",
+      (f) => f.lines("metrics.jsonl", (lines) => lines.slice(0, 3)),
+      /telemetry: metrics\.jsonl ends at step 3, the training at step \d+/,
+    ],
+    [
+      "a probe of a better rank",
+      "measurements",
+      (f) =>
+        f.json(probes(), ({ probes }) => {
+          for (const probe of probes) probe.correct_token_rank = Math.max(1, probe.correct_token_rank - 1)
+        }),
+      /^measurements: probes: /m,
+    ],
+    [
+      "a probe whose likeliest word is the expected one",
+      "measurements",
+      (f) =>
+        f.json(probes(), ({ probes: [probe] }) => {
+          probe.top[0].token = ` ${probe.expected}`
+        }),
+      /^measurements: probes: /m,
+    ],
+    [
+      "a probe that was left out",
+      "measurements",
+      (f) => f.json(probes(), ({ probes }) => void probes.pop()),
+      /^measurements: probes: they are not the \d+ that models of these languages are asked/m,
+    ],
+    [
+      "an end that a text does not have",
+      "measurements",
+      (f) =>
+        f.lines("holdout_generations.jsonl", ([first, ...rest]) => [
+          first!.replace('"finish":"length"', '"finish":"eos"'),
+          ...rest,
+        ]),
+      /^measurements: holdout samples: .*it is said to end by eos, which it does not/m,
+    ],
+  ]
+  for (const [what, check, change, found] of cases)
+    it(`is found: ${what}`, async () => {
+      expect(await wrongOf(forged(change), check)).toMatch(found)
+    }, 120_000)
+})
+
+/** The engine as on a processor that rounds otherwise: every text begins with another token. */
+const otherwise = Layer.effect(
+  Engine,
+  Effect.map(Engine, (engine) => ({
+    ...engine,
+    generate: (request: GenerateRequest) =>
+      Effect.map(engine.generate(request), (generations) =>
+        generations.map((one) => ({ ...one, tokens: one.tokens.map((id, at) => (at === 0 ? id ^ 1 : id)) })),
+      ),
+  })),
+)
+
+describe("texts on a processor that rounds otherwise", () => {
+  const measured = (folder: string) =>
+    run(
+      Effect.gen(function* () {
+        const release = yield* openRelease(folder)
+        return yield* checkMeasurements(release, release.files!, {
+          store: "/nowhere",
+          corpus: undefined,
+          say: () => {},
+        })
+      }).pipe(Effect.scoped, Effect.provide(otherwise)),
+    )
+
+  it("may part where the recorded tokens are as good, to the last of them", async () => {
+    const findings = await measured(made)
+    expect(wrongIn(findings)).toEqual([])
+    const said = findings.map(({ what, detail }) => `${what}: ${detail}`).join("\n")
+    expect(said).toMatch(/holdout samples: 0 texts the same token by token, \d+ part where/)
+    if (!/none was written/.test(said)) expect(said).toMatch(/greedy texts of the training: .* \d+ part where/)
+  }, 240_000)
+
+  it("are found where a later token is another", async () => {
+    const tokenizer = await run(loadTokenizer(made))
+    const folder = forged((f) =>
+      f.lines("holdout_generations.jsonl", ([first, ...rest]) => {
+        const record = JSON.parse(first!)
+        record.token_ids[record.token_ids.length - 1] = 300
+        record.generated = tokenizer.decode(record.token_ids, { skipSpecial: true })
+        return [JSON.stringify(record), ...rest]
+      }),
+    )
+    expect(wrongIn(await measured(folder)).join("\n")).toMatch(
+      /^measurements: holdout samples: .*the model goes on otherwise from token \d+ on$/,
+    )
+  }, 240_000)
+})
+
+describe("a release that is not what was asked for", () => {
+  it("has no program of it run where the demanded key did not sign, and no secret in reach where one is", async () => {
+    const other = await makeKey(path, "other")
+    process.env["HF_TOKEN"] = "hf_inReach"
+    process.env["EXP_SIGNING_KEY"] = other.path
+    try {
+      const seen: Array<ReadonlyArray<string | undefined>> = []
+      const replay = {
+        fromNothing: () =>
+          Effect.sync(() => {
+            seen.push([process.env["HF_TOKEN"], process.env["EXP_SIGNING_KEY"]])
+            return undefined
+          }),
+      }
+      const folder = forged(() => {})
+      const demanded = { known: [], demanded: [other.publicKey] }
+      const refused = await findingsOf(folder, { keys: demanded, replay })
+      expect(seen).toEqual([])
+      expect(refused.filter(({ check }) => check === "replay" || check === "measurements")).toMatchObject([
+        { state: "skipped", detail: "the signature is wrong: nothing of it is run" },
+        { state: "skipped", detail: "the signature is wrong: nothing of it is run" },
+      ])
+      await findingsOf(folder, { replay })
+      expect(seen).toEqual([[undefined, undefined]])
+      expect(process.env["HF_TOKEN"]).toBe("hf_inReach")
+    } finally {
+      delete process.env["HF_TOKEN"]
+      delete process.env["EXP_SIGNING_KEY"]
+    }
+  }, 240_000)
+
+  it("is not read where its sums disagree, and not held in memory where it is nothing but line ends", async () => {
+    const folder = forged(() => {})
+    appendFileSync(join(folder, "metrics.jsonl"), Buffer.alloc(1 << 24, "\n"))
+    const damaged = await findingsOf(folder)
+    expect(stateOf(damaged, "arithmetic")).toEqual({ skipped: 1 })
+    expect(damaged.find(({ check }) => check === "arithmetic")?.detail).toBe(
+      "the bytes are not those that were released",
+    )
+    const fitted = forged((f) => f.write("metrics.jsonl", Buffer.alloc(150_000_000, "\n")))
+    const before = process.memoryUsage().rss
+    expect(wrongIn(await findingsOf(fitted)).join("\n")).toMatch(
+      /metrics\.jsonl: line 1 is empty, as no release has it/,
+    )
+    expect(process.memoryUsage().rss - before).toBeLessThan(5e8)
+    rmSync(fitted, { recursive: true })
+  }, 240_000)
+
+  it("is not called wrong where texts are missing that somebody has not, or others are given", async () => {
+    const folder = forged(() => {})
+    const missing = { fromNothing: () => Effect.fail(new Error("source wiki_en is in no file of the corpus")) }
+    const findings = await findingsOf(folder, { replay: missing })
+    expect(stateOf(findings, "replay")).toEqual({ skipped: 1 })
+    expect(findings.find(({ check }) => check === "replay")?.detail).toMatch(
+      /^it could not be done here: source wiki_en/,
+    )
+    const others = join(path, "others")
+    cpSync(embedded, others, { recursive: true })
+    appendFileSync(join(others, "wiki_en.jsonl"), "\n")
+    let ran = 0
+    const replay = { fromNothing: () => Effect.sync(() => ran++).pipe(Effect.as(undefined)) }
+    const beside = await findingsOf(folder, { replay, corpus: others })
+    expect(ran).toBe(0)
+    expect(stateOf(beside, "replay")).toEqual({ skipped: 1 })
+  }, 240_000)
+})
