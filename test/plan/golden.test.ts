@@ -31,7 +31,7 @@ describe("the plan of experiments/small-en-it.ts", () => {
       benchmark-883e51fec7ec  benchmark step_380  model=decay-875ebe343a4e#step_380
       select-e9e9f87b06dc  select by val_loss_mixed  among=benchmark-242cd3fc25c5,benchmark-fefff156b546,benchmark-88b95c296cbf,benchmark-1da2a923bf96,benchmark-c2c7c3879c31,benchmark-3c3beb7b30ea,benchmark-3f10322facd3,benchmark-883e51fec7ec
       sweep-eff942fa0180  sweep decoding  model=select-e9e9f87b06dc
-      release-f2b059841efe  release small-en-it  model=select-e9e9f87b06dc  decoding=sweep-eff942fa0180"
+      release-234f9be3ead5  release small-en-it  model=select-e9e9f87b06dc  decoding=sweep-eff942fa0180"
     `)
   })
 
