@@ -115,7 +115,7 @@ const work = async (folder: string, steps: number, jobs: number): Promise<Figure
   }
 }
 
-/** What `bin/exp` does before it loads anything, then this file. */
+/** What `bin/exp run` does before it loads anything, then this file. */
 const boot = `
 require("node:module").enableCompileCache()
 require("node:v8").setFlagsFromString("--semi-space-growth-factor=1")

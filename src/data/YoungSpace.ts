@@ -1,6 +1,6 @@
 /**
  * V8's space for young objects. It doubles up to some 100 MB when garbage is made fast. Reading a corpus does that and is no faster for
- * it (500 MB tokenized: 437 MB of memory, 294 without), nor are thousands of small steps; so `bin/exp` keeps it from growing. What
+ * it (500 MB tokenized: 437 MB of memory, 294 without), nor are thousands of small steps; so `bin/exp run` keeps it from growing. What
  * computes with an engine holds its results for a while: in a small space they are moved again and again (a benchmark of the example:
  * 11 s of CPU, 7 when it may grow). So it grows from the first step that computes on, but never while a corpus is read.
  */
