@@ -2,7 +2,7 @@
  * `exp publish`: a release goes to the hub, whole or not at all.
  */
 import { existsSync } from "node:fs"
-import { join, relative, resolve } from "node:path"
+import { dirname, join, relative, resolve } from "node:path"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import { endpointSetting } from "../hub/Endpoint.ts"
@@ -45,11 +45,11 @@ const releaseFolder = (runs: string, target: string) =>
   Effect.gen(function* () {
     for (const folder of [resolve(target), join(resolve(target), "release")])
       if (existsSync(join(folder, SUMS))) return folder
-    const { name, record } = yield* resolveRun(runs, target)
+    const { name, folder: ran, record } = yield* resolveRun(runs, target)
     // where the run's store is now, wherever it was when the run ended
     const folders = record.steps
       .filter(({ artifact }) => artifact.startsWith("release-"))
-      .map(({ artifact }) => join(runs, "store", artifact, "release"))
+      .map(({ artifact }) => join(dirname(ran), "store", artifact, "release"))
     const [folder, ...more] = folders.filter((one) => existsSync(join(one, SUMS)))
     if (folder === undefined)
       return yield* new NotFound({

@@ -3,7 +3,7 @@
  * at (no such folder, an unreadable key, a hub that does not answer).
  */
 import { existsSync, mkdirSync, statSync } from "node:fs"
-import { basename, join, resolve } from "node:path"
+import { basename, dirname, join, resolve } from "node:path"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import * as Runtime from "effect/Runtime"
@@ -90,8 +90,8 @@ const locate = Effect.fnUntraced(function* (settings: VerifySettings, say: (text
     const [repository, revision = "main"] = target.split("@") as [string, string?]
     return yield* download({ repository, revision, endpoint: settings.endpoint, say })
   }
-  const { name, record } = yield* resolveRun(runs, target)
-  const releases = releasesOf(runs, record)
+  const { name, folder, record } = yield* resolveRun(runs, target)
+  const releases = releasesOf(dirname(folder), record)
   if (releases[0] === undefined)
     return yield* new NotFound({ what: `the run ${name} has no release`, hint: "`exp show` tells what it has" })
   if (releases.length > 1)
