@@ -34,9 +34,16 @@ interface Figures {
   readonly together: number
 }
 
+/** Of children that have ended, where the system tells: in ticks of 10 ms. */
+const childrenCpu = (): number => {
+  if (process.platform !== "linux") return 0
+  const fields = readFileSync("/proc/self/stat", "utf8").split(") ")[1]!.split(" ")
+  return 10 * (Number(fields[13]) + Number(fields[14]))
+}
+
 const cpuNow = (): number => {
   const { user, system } = process.cpuUsage()
-  return (user + system) / 1000
+  return (user + system) / 1000 + childrenCpu()
 }
 
 /** In a child: one run of the graph into `store`. */

@@ -17,6 +17,7 @@ import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
 import { letGrow } from "../data/YoungSpace.ts"
 import { Engine } from "../engine/Engine.ts"
+import { Telemetry } from "../engine/Telemetry.ts"
 import type { Ref } from "../model/Artifact.ts"
 import type { Node } from "../plan/Plan.ts"
 import { ordinary } from "../plan/Resources.ts"
@@ -256,7 +257,13 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
               kin: kinOf(definition.kind, keyed.identity),
               run: options.facts,
             }
-            const doing = Effect.scoped(definition.run!(work)) as Effect.Effect<Outcome | undefined, unknown, Services>
+            const doing = (
+              Effect.scoped(definition.run!(work)) as Effect.Effect<Outcome | undefined, unknown, Services>
+            ).pipe(
+              Effect.provideService(Telemetry, (reading) =>
+                reporter.emit({ _tag: "StepDevice", step: node.id, label: node.label, reading }),
+              ),
+            )
             return Effect.map(
               room.within({ folders: [out, scratch], bytes: bytesToWrite(node, given) }, doing),
               (outcome) => {
@@ -269,7 +276,8 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
         )
         yield* remember(manifest)
         const seconds = (performance.now() - started) / 1000
-        reporter.emit(made ? { _tag: "StepFinished", ...named, seconds } : { _tag: "StepCached", ...named })
+        const bytes = manifest.files.reduce((sum, file) => sum + file.bytes, 0)
+        reporter.emit(made ? { _tag: "StepFinished", ...named, seconds, bytes } : { _tag: "StepCached", ...named })
         results.set(node.id, { node, manifest, made: made || results.get(node.id)?.made === true })
       }).pipe(failingAs(node))
       const record = { identity: keyed.identity, artifact: keyed.artifact }
@@ -405,6 +413,7 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
 
   if (nodes.length >= LARGE_PLAN) setFlagsFromString("--heap-growing-percent=20")
   yield* runAll(nodes)
+  yield* store.settle
   return [...results.values()] as ReadonlyArray<StepResult>
 })
 

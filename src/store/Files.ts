@@ -153,3 +153,18 @@ export const sync = (files: ReadonlyArray<string>, folders: ReadonlyArray<string
     for (let from = 0; from < targets.length; from += OPEN_AT_ONCE)
       yield* Effect.promise(() => syncOpen(targets.slice(from, from + OPEN_AT_ONCE)))
   })
+
+/**
+ * Has on disk all of the file system that a path is on: for a thousand small files that takes a tenth of what their own syncs would.
+ * False where that cannot be asked for: then they have to be synced one by one, which also says what is wrong, if something is.
+ */
+export const syncFileSystem = (path: string): Effect.Effect<boolean> =>
+  Effect.promise(async () => {
+    operation("syncfs")
+    if (process.platform !== "linux") return false
+    const { execFile } = await import("node:child_process")
+    // Node has no `syncfs`; this is the program of GNU coreutils and of busybox
+    return new Promise<boolean>((resolve) => {
+      execFile("sync", ["-f", path], (cause) => resolve(cause === null))
+    })
+  })

@@ -8,10 +8,11 @@
  *     <root>/.stat/<kind>-<key16>.json  size, times and inode of each file as seen when its bytes were last hashed
  *     <root>/.damaged/                what was found damaged, moved out of the way
  *
- * An artifact is renamed into place when all its files, its folders and its manifest are on disk. Once it is, it counts: a note that
+ * An artifact is renamed into place when all its files, its folders and its manifest are on disk, unless it was made in an instant:
+ * such ones are written out together, when a second of work is in them (`Unsynced.ts`). Once it is in place, it counts: a note that
  * cannot be written or a workplace that cannot be cleaned takes nothing from it. What is only handed on is compared with the noted
- * stat; before a step reads an input, the input's bytes are hashed, so no step runs on rot. The manifest answers for
- * the files and its own digest for the manifest, so there is no byte that nothing vouches for.
+ * stat, and nothing is noted before it is on disk; before a step reads an input, the input's bytes are hashed, so no step runs on
+ * rot. The manifest answers for the files and its own digest for the manifest, so there is no byte that nothing vouches for.
  *
  * Looking never moves anything: what is damaged counts as absent, its noted stat is forgotten so that the next look hashes again,
  * and only its maker, alone under the lock, moves it aside.
@@ -27,9 +28,10 @@ import * as Semaphore from "effect/Semaphore"
 import { canonicalJson } from "../model/Digest.ts"
 import { isPlatform, refused, StoreFailed } from "./Failed.ts"
 import { failpoint, operation } from "./Failpoint.ts"
-import { hashFile, makeFolder, remove, rename, replace, sync, write, writeIn } from "./Files.ts"
+import { hashFile, makeFolder, remove, rename, replace, sync, write } from "./Files.ts"
 import { withLock } from "./Lock.ts"
 import { artifactName, type FileRecord, type Manifest, seal, unseal } from "./Manifest.ts"
+import { type Stat, Unsynced } from "./Unsynced.ts"
 
 export { StoreFailed }
 
@@ -40,13 +42,6 @@ export class ArtifactDamaged extends Schema.TaggedError<ArtifactDamaged>()("Arti
   override get message() {
     return `artifact ${this.artifact} is damaged: ${this.problem}\n  hint: \`exp run\` the experiment that made it: it is moved aside and made anew`
   }
-}
-
-interface Stat {
-  readonly bytes: number
-  readonly mtime: string
-  readonly ctime: string
-  readonly inode: string
 }
 
 /** Where an artifact is being made. */
@@ -90,6 +85,9 @@ const statOf = (path: string): Stat => {
   return { bytes: Number(stat.size), mtime: `${stat.mtimeNs}`, ctime: `${stat.ctimeNs}`, inode: `${stat.ino}` }
 }
 
+/** What took this long is on disk before it is in place; what did not is sooner made again than waited for. */
+const DEAR_SECONDS = 0.5
+
 /** Turns failures of the file system into typed errors, and leaves everything else as it is. */
 const guarded = <A, E, R>(path: string, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | StoreFailed, R> =>
   Effect.catchDefect(effect, (cause) =>
@@ -131,6 +129,8 @@ export class Store extends Context.Service<
     ) => Effect.Effect<{ readonly manifest: Manifest; readonly made: boolean }, E | StoreFailed, R>
     /** Manifests of all artifacts of a kind, by name. */
     readonly list: (kind?: string) => Effect.Effect<ReadonlyArray<Manifest>, StoreFailed>
+    /** Has on disk all that was made here, and noted that it is. */
+    readonly settle: Effect.Effect<void, StoreFailed>
   }
 >()("exp/store/Store") {
   static readonly layer = (root: string) =>
@@ -139,7 +139,7 @@ export class Store extends Context.Service<
       Effect.map(
         Effect.acquireRelease(
           Effect.sync(() => make(root)),
-          ({ tidy }) => Effect.sync(tidy),
+          ({ settle, tidy }) => Effect.andThen(Effect.ignore(settle), Effect.sync(tidy)),
         ),
         ({ tidy: _, ...store }) => store,
       ),
@@ -149,7 +149,7 @@ export class Store extends Context.Service<
 const make = (root: string): Store["Service"] & { readonly tidy: () => void } => {
   const verified = new Set<string>()
   const pathOf = (artifact: string) => join(root, artifact)
-  const statPath = (artifact: string) => join(root, ".stat", `${artifact}.json`)
+  const unsynced = new Unsynced(root)
 
   /** Manifests as they were read or written here, and the stat they had: one object for everybody who asks. */
   const seen = new Map<string, { readonly manifest: Manifest; readonly stat: string }>()
@@ -176,21 +176,8 @@ const make = (root: string): Store["Service"] & { readonly tidy: () => void } =>
     })
   }
 
-  const readStats = (artifact: string): Readonly<Record<string, Stat>> => {
-    try {
-      return JSON.parse(fs.readFileSync(statPath(artifact), "utf8"))
-    } catch {
-      return {} // absent or torn: the bytes are hashed instead
-    }
-  }
-
-  /** Written in place: one that is torn cannot be read, and then the bytes are hashed instead. */
-  const noteStats = (artifact: string, files: ReadonlyArray<string>): void => {
-    const stats = Object.fromEntries(
-      ["manifest.json", ...files].map((path) => [path, statOf(join(pathOf(artifact), path))]),
-    )
-    writeIn(join(root, ".stat"), `${artifact}.json`, JSON.stringify(stats))
-  }
+  const statsOf = (artifact: string, files: ReadonlyArray<string>): Readonly<Record<string, Stat>> =>
+    Object.fromEntries(["manifest.json", ...files].map((path) => [path, statOf(join(pathOf(artifact), path))]))
 
   const same = (a: Stat | undefined, b: Stat): boolean =>
     a !== undefined && a.bytes === b.bytes && a.mtime === b.mtime && a.ctime === b.ctime && a.inode === b.inode
@@ -198,8 +185,9 @@ const make = (root: string): Store["Service"] & { readonly tidy: () => void } =>
   /** The first thing wrong with an artifact's files, or nothing. `trustStat`: an unchanged stat stands for unchanged bytes. */
   const inspect = (manifest: Manifest, trustStat: boolean): Effect.Effect<string | undefined> =>
     Effect.gen(function* () {
-      const folder = pathOf(manifest.artifact)
-      const stats = readStats(manifest.artifact)
+      const { artifact } = manifest
+      const folder = pathOf(artifact)
+      const noted = unsynced.statsOf(artifact)
       const found = filesOf(folder)
       if (Result.isFailure(found)) return found.failure
       const present = found.success.filter((path) => path !== "manifest.json")
@@ -208,15 +196,22 @@ const make = (root: string): Store["Service"] & { readonly tidy: () => void } =>
       if (missing !== undefined) return `\`${missing}\` is missing`
       const extra = present.find((path) => !listed.includes(path))
       if (extra !== undefined) return `\`${extra}\` does not belong to it`
-      if (!same(stats["manifest.json"], statOf(join(folder, "manifest.json")))) trustStat = false
+      const stats = statsOf(artifact, listed)
+      const asNoted = ["manifest.json", ...listed].every((path) => same(noted[path], stats[path]!))
       for (const file of manifest.files) {
-        const path = join(folder, file.path)
-        const stat = statOf(path)
-        if (stat.bytes !== file.bytes) return `\`${file.path}\` has ${stat.bytes} bytes, not ${file.bytes}`
-        if (trustStat && same(stats[file.path], stat)) continue
-        if ((yield* hashFile(path)).sha256 !== file.sha256)
+        const { bytes } = stats[file.path]!
+        if (bytes !== file.bytes) return `\`${file.path}\` has ${bytes} bytes, not ${file.bytes}`
+        if (
+          trustStat &&
+          same(noted["manifest.json"], stats["manifest.json"]!) &&
+          same(noted[file.path], stats[file.path]!)
+        )
+          continue
+        if ((yield* hashFile(join(folder, file.path))).sha256 !== file.sha256)
           return `\`${file.path}\` does not have the bytes it was stored with`
       }
+      // hashed as they were when the stat was taken: a file that is written to from now on has another
+      if (!asNoted) unsynced.add(artifact, stats, 0)
       return undefined
     })
 
@@ -224,7 +219,7 @@ const make = (root: string): Store["Service"] & { readonly tidy: () => void } =>
   const distrust = (artifact: string): void => {
     verified.delete(artifact)
     seen.delete(artifact)
-    remove(statPath(artifact))
+    unsynced.forget(artifact)
   }
 
   const setAside = (artifact: string): void => {
@@ -268,15 +263,7 @@ const make = (root: string): Store["Service"] & { readonly tidy: () => void } =>
           distrust(artifact)
           return yield* new ArtifactDamaged({ artifact, problem })
         }
-        if (!trustStat) {
-          helpful(() =>
-            noteStats(
-              artifact,
-              read.success.files.map((file) => file.path),
-            ),
-          )
-          verified.add(artifact)
-        }
+        verified.add(artifact)
         return read.success
       }),
     )
@@ -299,7 +286,12 @@ const make = (root: string): Store["Service"] & { readonly tidy: () => void } =>
     )
   })
 
-  const commit = (draft: ManifestDraft, out: string, extra: Pick<Manifest, "chosen">) =>
+  const commit = (
+    draft: ManifestDraft,
+    out: string,
+    extra: Pick<Manifest, "chosen">,
+    cost: { readonly seconds: number; readonly dear: boolean },
+  ) =>
     Effect.gen(function* () {
       const found = filesOf(out)
       if (Result.isFailure(found))
@@ -319,17 +311,19 @@ const make = (root: string): Store["Service"] & { readonly tidy: () => void } =>
       failpoint("commit.manifest-written")
       const folders = [...new Set(paths.flatMap(foldersOf)), "."]
       const inOut = (path: string) => join(out, path)
-      yield* sync([...paths, "manifest.json"].map(inOut), folders.map(inOut))
+      if (cost.dear) yield* sync([...paths, "manifest.json"].map(inOut), folders.map(inOut))
       failpoint("commit.before-rename")
       rename(out, pathOf(draft.artifact))
       failpoint("commit.renamed")
-      yield* syncRoot
+      const path = join(pathOf(draft.artifact), "manifest.json")
+      const stat = manifestStat(path)
+      if (stat !== undefined) seen.set(draft.artifact, { manifest, stat })
+      unsynced.add(draft.artifact, statsOf(draft.artifact, paths), cost.seconds)
       failpoint("commit.before-note")
-      helpful(() => {
-        noteStats(draft.artifact, paths)
-        const stat = manifestStat(join(pathOf(draft.artifact), "manifest.json"))
-        if (stat !== undefined) seen.set(draft.artifact, { manifest, stat })
-      })
+      if (cost.dear) {
+        yield* syncRoot
+        unsynced.note(draft.artifact)
+      } else if (unsynced.due) yield* unsynced.settle
       failpoint("commit.noted")
       return manifest
     })
@@ -411,9 +405,12 @@ const make = (root: string): Store["Service"] & { readonly tidy: () => void } =>
             else write(join(place, "draft.json"), text)
           failpoint("make.draft-written")
           if (options.resumable) remove(join(workplace.out, "manifest.json"))
+          const began = performance.now()
           const extra = yield* body(workplace)
+          const seconds = (performance.now() - began) / 1000
           failpoint("make.body-done")
-          const manifest = yield* Effect.uninterruptible(commit(draft, workplace.out, extra))
+          const cost = { seconds, dear: options.resumable || seconds >= DEAR_SECONDS }
+          const manifest = yield* Effect.uninterruptible(commit(draft, workplace.out, extra, cost))
           failpoint("make.before-clean")
           helpful(() => (options.resumable ? remove(place) : spare(place)))
           return { manifest, made: true }
@@ -439,5 +436,7 @@ const make = (root: string): Store["Service"] & { readonly tidy: () => void } =>
       }),
     )
 
-  return { root, pathOf, find, verify, make: makeArtifact, list, tidy }
+  const settle = guarded(root, Effect.uninterruptible(unsynced.settle))
+
+  return { root, pathOf, find, verify, make: makeArtifact, list, settle, tidy }
 }
