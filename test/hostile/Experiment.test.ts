@@ -48,6 +48,18 @@ export default experiment("hostile", { seed: 1 }, function* () {
       /^error: hostile\.ts: it was not done after 3 s\n {2}hint: /,
     ],
     [
+      "a loop of promises that nobody waits for",
+      `void (async () => { for (;;) await null })()\n${fine}`,
+      [],
+      /^error: hostile\.ts: it was not done after 3 s\n {2}hint: /,
+    ],
+    [
+      "an exit to come, that would look like success",
+      `setTimeout(() => process.exit(0), 100)\n${fine}`,
+      [],
+      /^error: hostile\.ts: it leaves something running: Timeout\n {2}hint: /,
+    ],
+    [
       "an exit that looks like success",
       `process.exit(0)\n${fine}`,
       [],

@@ -119,6 +119,62 @@ export const cases: ReadonlyArray<Case> = [
     content: `process.exit(0)\n${fine}`,
     says: /hostile\.ts:1: it calls `process\.exit\(0\)`/,
   },
+  {
+    title: "a wait without end that nobody waits for",
+    content: `${fine}void (async () => { for (;;) await null })()\n`,
+    says: /not done after 0\.3 s/,
+  },
+  {
+    title: "a promise that fails when nobody looks",
+    content: `${fine}void Promise.reject(new Error("later"))\n`,
+    says: /later\n/,
+  },
+  {
+    title: "an error in what it puts off",
+    content: `${fine}queueMicrotask(() => { throw new Error("later") })\n`,
+    says: /later\n/,
+  },
+  {
+    title: "an error in its next tick",
+    content: `${fine}process.nextTick(() => { throw new Error("later") })\n`,
+    says: /later\n/,
+  },
+  {
+    title: "an exit in what it puts off",
+    content: `${fine}void Promise.resolve().then(() => process.exit(0))\n`,
+    says: /it calls `process\.exit\(0\)`/,
+  },
+  { title: "a timer", content: `${fine}setTimeout(() => {}, 50)\n`, says: /leaves something running: Timeout/ },
+  {
+    title: "a timer for ever",
+    content: `${fine}setInterval(() => {}, 1e9)\n`,
+    says: /leaves something running: Timeout/,
+  },
+  {
+    title: "a server",
+    content: `import { createServer } from "node:net"\n${fine}createServer().listen(0)\n`,
+    says: /leaves something running: \w+/,
+  },
+  {
+    title: "a process",
+    content: `import { spawn } from "node:child_process"\n${fine}spawn("sleep", ["3"])\n`,
+    says: /leaves something running: \w+/,
+  },
+  {
+    title: "a timer in the program",
+    content: program(`setTimeout(() => {}, 50)\n${texts}`),
+    says: /leaves something running: Timeout/,
+  },
+  {
+    title: "a wait without end in the program that nobody waits for",
+    content: program(`void (async () => { for (;;) await null })()\n${texts}`),
+    says: /not done after 0\.3 s/,
+  },
+  {
+    title: "a promise that was kept at once",
+    content: `const a = Promise.resolve(5)\nvoid a.then((b) => b + 1)\n${fine}`,
+    says: undefined,
+  },
 
   // what the program does
   { title: "an error that is thrown", content: program('throw new Error("mine")'), says: /hostile\.ts:4: mine\n/ },
@@ -446,4 +502,6 @@ if (process.argv[1] === import.meta.filename) {
     const judged = await judge(one)
     say(judged.wrong === "it was accepted" ? { title: judged.title, seconds: judged.seconds } : judged)
   }
+  // some of the cases leave timers and servers behind
+  process.exit()
 }
