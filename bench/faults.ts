@@ -1,7 +1,7 @@
 /**
  * What faults do to a store: every kind of them, and a table of what was lost, wrong or left to do by hand.
  *
- *     npx node bench/faults.ts [--kills=1000] [--crowds=200] [--flips=5000] [--sizes=100]
+ *     npx node bench/faults.ts [--kills=1000] [--cuts=200] [--crowds=200] [--flips=5000] [--sizes=100]
  *
  * "lost": finished work that was gone or done again, or more unfinished work than was under way. "wrong": artifacts in the store
  * that are not whole, or not the bytes of a run that nothing happened to. "by hand": the same command again did not complete, or a
@@ -17,6 +17,7 @@ import {
   trialOfCrowd,
   trialOfError,
   trialOfKill,
+  trialOfPowerCut,
   trialOfRandomKills,
   trialsOfRot,
   underLimit,
@@ -25,6 +26,7 @@ import {
 const { values } = parseArgs({
   options: {
     kills: { type: "string", default: "1000" },
+    cuts: { type: "string", default: "200" },
     crowds: { type: "string", default: "200" },
     flips: { type: "string", default: "5000" },
     sizes: { type: "string", default: "100" },
@@ -77,6 +79,10 @@ report("kill -9 at the n-th operation", killed.bad, killed.operations)
 report(
   "kill -9 at random, also while recovering",
   await each(numbers(Number(values.kills)), (n) => trialOfRandomKills(Number(n))),
+)
+report(
+  "the power is cut: unsynced files torn",
+  await each(numbers(Number(values.cuts)), (n) => trialOfPowerCut(Number(n))),
 )
 report(
   "2 to 8 processes at once, one asleep",

@@ -2,16 +2,25 @@
  * Processes that are killed, and processes that want the same. What is in the store is whole, nothing is done twice but what was in
  * flight, nobody hangs or stays, and the same command again completes with the bytes of a run that nothing happened to.
  *
- * `EXP_FAULT_TRIALS=1000` for as many random kills (60) and a kill at
+ * `EXP_FAULT_TRIALS=1000` for as many random kills (60), a fifth as many power cuts and a kill at
  * every operation (every third), `EXP_FAULT_ROUNDS=200` for as many crowds (6). Trials are numbered by seed:
  * what one seed does is always the same, but for the clock.
  */
 import { assert, describe, it } from "vitest"
 import { FAILPOINTS } from "../../src/store/Failpoint.ts"
-import { everyOperation, isClean, type Trial, trialOfCrowd, trialOfKill, trialOfRandomKills } from "./trials.ts"
+import {
+  everyOperation,
+  isClean,
+  type Trial,
+  trialOfCrowd,
+  trialOfKill,
+  trialOfPowerCut,
+  trialOfRandomKills,
+} from "./trials.ts"
 
 const TRIALS = Number(process.env["EXP_FAULT_TRIALS"] ?? 60)
 const ROUNDS = Number(process.env["EXP_FAULT_ROUNDS"] ?? 6)
+const POWER_CUTS = Math.ceil(TRIALS / 5)
 /** The operations at which a process is killed; an error is tried at all of them, elsewhere. */
 const STRIDE = TRIALS > 60 ? 1 : 3
 const LONG = 60_000 + (TRIALS + 10 * ROUNDS) * 3000
@@ -54,6 +63,22 @@ describe("kill -9", () => {
     const { operations, bad } = await everyOperation("kill", trial, STRIDE)
     assert.deepStrictEqual(bad, [])
     assert.isAbove(operations, 30)
+  })
+})
+
+describe("a power cut", () => {
+  it(`takes no result that was on disk and passes off no torn one, at ${POWER_CUTS} random moments`, {
+    timeout: LONG,
+  }, async () => {
+    const bad: Array<readonly [number, Trial]> = []
+    let struck = 0
+    for (let seed = 1; seed <= POWER_CUTS; seed++) {
+      const trial = await trialOfPowerCut(seed)
+      if (trial.struck) struck++
+      if (!isClean(trial)) bad.push([seed, trial])
+    }
+    assert.deepStrictEqual(bad, [])
+    assert.isAbove(struck, POWER_CUTS / 2)
   })
 })
 

@@ -234,6 +234,62 @@ export const trialOfRandomKills = (seed: number): Promise<Trial> =>
     )
   })
 
+/** What a power cut may make of a file that was never synced: nothing, a part, or zeros of the right length with the times as they were. */
+const tear = (path: string, how: number): void => {
+  const { atime, mtime, size } = fs.statSync(path)
+  if (how % 3 === 0) fs.rmSync(path)
+  else if (how % 3 === 1) fs.truncateSync(path, how % (size + 1))
+  else {
+    fs.writeFileSync(path, Buffer.alloc(size))
+    fs.utimesSync(path, atime, mtime)
+  }
+}
+
+/**
+ * The power is cut at some moment: the processes are gone, and of what is not noted as being on disk any file may be torn. Notes may
+ * be torn too, but what one says is still true.
+ */
+export const trialOfPowerCut = (seed: number): Promise<Trial> =>
+  inFolder(async (runs) => {
+    const random = stream(seed, "power")
+    let drawn = 0
+    const draw = () => random.word(drawn++)
+    await cleanFinals()
+    const log = join(runs, "executions")
+    const child = start(runs, { EXP_TEST_PACE: "10", EXP_TEST_LOG: log })
+    await child.begun
+    await sleep(draw() % 600)
+    const struck = child.process.exitCode === null
+    if (struck) signal(-child.process.pid!, "SIGKILL")
+    await child.ended
+    const manual = await orphansOf(child.process.pid!)
+    const note = (artifact: string) => join(storeOf(runs), ".stat", `${artifact}.json`)
+    const durable = artifactsIn(runs).filter((artifact) => fs.existsSync(note(artifact)))
+    for (const artifact of artifactsIn(runs)) {
+      if (durable.includes(artifact)) {
+        if (draw() % 4 === 0) tear(note(artifact), draw())
+      } else for (const path of filesBelow(join(storeOf(runs), artifact))) if (draw() % 2 === 0) tear(path, draw())
+    }
+    const before = executionsIn(log).length
+    const after = start(runs, { EXP_TEST_LOG: log })
+    const ended = await within(60_000, after.ended)
+    const again = executionsIn(log)
+      .slice(before)
+      .filter(({ artifact }) => durable.includes(artifact))
+      .map(({ artifact }) => `${artifact} was on disk and was made again`)
+    return merge(
+      [
+        {
+          wrong: [],
+          lost: again,
+          manual: [...manual, ...(ended === 0 ? [] : [`the next run ended with ${ended}: ${after.output()}`])],
+        },
+        await recover(runs),
+      ],
+      struck,
+    )
+  })
+
 /** Two to eight processes that want the same; in two rounds of three, one of them sleeps a while in the middle of its work. */
 export const trialOfCrowd = (seed: number): Promise<Trial> =>
   inFolder(async (runs) => {
