@@ -1,0 +1,104 @@
+"""Losses of documents, as `measure` of `src/engine/tfjs/TfjsEngine.ts` defines them (F1 of the metric definitions)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .generate import check_ids
+from .inference import Inference, Watch, ready
+from .model import Decoder
+from .processors import log_normaliser
+
+_DOING = "measuring losses"
+
+SPECIALS = (0, 1, 2)
+"""What `textNll` leaves out where a request does not say: the first ids of this project's tokenizers."""
+
+_ROWS = {"cpu": 4096, "cuda": 32768}
+"""Tokens that go through the layers at once."""
+_LOGIT_BYTES = {True: 16 << 20, False: 1 << 30}
+"""Of the logits held at once, on a CPU and elsewhere."""
+
+
+def answer(request: dict[str, Any], session: Any) -> list[dict[str, Any]]:
+    """`LossesRequest` -> `DocumentLoss`es in the order of the documents."""
+    inference = ready(session.load(request["checkpoint"]).model)
+    specials = request.get("specialIds")
+    return _measure(inference, request["documents"], SPECIALS if specials is None else specials, Watch(session, _DOING, "windows"))
+
+
+def measure(
+    model: Decoder,
+    architecture: dict[str, Any],
+    documents: Sequence[dict[str, Any]],
+    specials: Iterable[int],
+    session: Any = None,
+) -> list[dict[str, Any]]:
+    """The same for a model as it is now; `session` is told how far it is, if there is one."""
+    return _measure(Inference(model), documents, specials, Watch(session, _DOING, "windows"))
+
+
+@torch.inference_mode()
+def _measure(
+    inference: Inference, documents: Sequence[dict[str, Any]], specials: Iterable[int], watch: Watch
+) -> list[dict[str, Any]]:
+    """Windows of at most `context` targets without overlap, each beginning with the last token of the one before."""
+    context = inference.architecture["context"]
+    windows: list[tuple[int, int, Sequence[int]]] = []
+    for owner, document in enumerate(documents):
+        ids = document["ids"]
+        check_ids(_DOING, f"document {document['id']}", ids, inference.vocabulary)
+        windows += [(owner, first, ids[first : first + context + 1]) for first in range(0, len(ids) - 1, context)]
+    # those of one length stand together; a document's windows keep their order when they are added up below
+    order = sorted(range(len(windows)), key=lambda w: len(windows[w][2]))
+    nlls: list[Tensor] = [torch.empty(0)] * len(windows)
+    done = 0
+    for group in in_groups(order, lambda w: len(windows[w][2]) - 1, inference.device.type):
+        found = target_nlls(inference, [windows[w][2] for w in group])
+        for w, nll in zip(group, found):
+            nlls[w] = nll
+        done += len(group)
+        watch(done, len(windows))
+    special = torch.tensor(sorted(set(specials)), dtype=torch.int64)
+    losses = [{"id": document["id"], "nll": 0.0, "tokens": 0, "textNll": 0.0} for document in documents]
+    for (owner, _, ids), nll in zip(windows, nlls):
+        plain = ~torch.isin(torch.tensor(ids[1:]), special)
+        losses[owner]["nll"] += float(nll.sum())
+        losses[owner]["tokens"] += len(ids) - 1
+        losses[owner]["textNll"] += float(nll[plain].sum())
+    return losses
+
+
+def in_groups(items: Iterable[int], rows_of: Callable[[int], int], device: str) -> list[list[int]]:
+    """Items that come to as many rows together as go through the layers at once; one longer than that stands alone."""
+    most = _ROWS.get(device, 4096)
+    groups: list[list[int]] = []
+    rows = most
+    for item in items:
+        if rows + rows_of(item) > most:
+            groups.append([])
+            rows = 0
+        groups[-1].append(item)
+        rows += rows_of(item)
+    return groups
+
+
+def target_nlls(inference: Inference, texts: Sequence[Sequence[int]]) -> list[Tensor]:
+    """-log p, in nats, of every token but the first: float64 [length - 1] on the host for each text. Texts come in order of length."""
+    hidden = inference.texts([text[:-1] for text in texts])
+    targets = torch.tensor([token for text in texts for token in text[1:]], device=inference.draws_on)
+    found = torch.empty(len(targets), dtype=torch.float64, device=inference.draws_on)
+    for rows in logit_blocks(inference, len(targets)):
+        logits = inference.logits(hidden[rows])
+        found[rows] = log_normaliser(logits) - logits.gather(1, targets[rows, None])[:, 0].double()
+    return list(found.cpu().split([len(text) - 1 for text in texts]))
+
+
+def logit_blocks(inference: Inference, rows: int) -> list[slice]:
+    """All rows, in slices whose logits are held at once."""
+    size = max(16, _LOGIT_BYTES[inference.device.type == "cpu"] // (4 * inference.vocabulary))
+    return [slice(first, min(rows, first + size)) for first in range(0, rows, size)]
