@@ -9,7 +9,7 @@
 import { availableParallelism } from "node:os"
 import { Pool } from "../src/engine/tfjs/Pool.ts"
 import { Trainer } from "../src/engine/tfjs/Trainer.ts"
-import { type Architecture, trainingFlopsPerToken } from "../src/model/Architecture.ts"
+import { type Architecture, complete, trainingFlopsPerToken } from "../src/model/Architecture.ts"
 import { defaultOptimizer } from "../src/model/Checkpoint.ts"
 import { type DecodingPreset, greedy, standardPresets } from "../src/model/Decoding.ts"
 import { stream } from "../src/model/Random.ts"
@@ -20,6 +20,18 @@ const workers = Number(process.env["EXP_WORKERS"] ?? availableParallelism())
 const shapes: Readonly<Record<string, { readonly architecture: Architecture; readonly rows: number }>> = {
   tiny: { architecture: { family: "gpt2", layers: 2, width: 64, heads: 2, context: 64, vocabulary: 256 }, rows: 4 },
   small: { architecture: { family: "gpt2", layers: 4, width: 256, heads: 4, context: 256, vocabulary: 4096 }, rows: 8 },
+  // about as many parameters and operations a token
+  llama: {
+    architecture: complete(
+      {
+        ...{ family: "llama", layers: 4, width: 256, heads: 4 },
+        ...{ keyValueHeads: 2, feedForwardWidth: 768, tiedHead: true },
+      },
+      256,
+      4096,
+    ),
+    rows: 8,
+  },
 }
 
 const balanced = standardPresets.find(({ name }) => name === "balanced")!

@@ -6,17 +6,18 @@ import { Engine } from "../../src/engine/Engine.ts"
 import { layerWith } from "../../src/engine/tfjs/TfjsEngine.ts"
 import { standardPresets } from "../../src/model/Decoding.ts"
 import { contract } from "./contract.ts"
-import { goldenRequest, goldenRows, LENGTH, STEPS, temporaryFolder, writeTokens } from "./golden.ts"
+import { goldenRequest, goldenRows, gpt2, LENGTH, llama, STEPS, temporaryFolder, writeTokens } from "./golden.ts"
 
 contract("tfjs-wasm", layerWith({ backend: "wasm" }))
+contract("tfjs-wasm", layerWith({ backend: "wasm" }), llama)
 
 describe("workers", () => {
-  it.live("never change a bit of losses, checkpoints, measurements or samples", () =>
+  it.live.each([gpt2, llama])("never change a bit of losses, checkpoints, measurements or samples", (model) =>
     Effect.gen(function* () {
       const folder = yield* Effect.acquireRelease(Effect.sync(temporaryFolder), (folder) =>
         Effect.sync(() => rmSync(folder, { recursive: true, force: true })),
       )
-      const { request, start } = yield* goldenRequest(folder)
+      const { request, start } = yield* goldenRequest(folder, model)
       // sixteen rows a step are eight lanes: more lanes than workers, and lanes of two rows
       const wide = { ...request, ...writeTokens(join(folder, "wide"), goldenRows, LENGTH, 256, "uint32") }
       const results = yield* Effect.forEach([1, 2, 3], (workers) =>

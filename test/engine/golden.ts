@@ -1,4 +1,4 @@
-/** The golden model of `test/golden/engines` (PyTorch and transformers made it), as artifacts that any engine reads. */
+/** The golden models of `test/golden/engines` (PyTorch and transformers made them), as artifacts that any engine reads. */
 import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -24,23 +24,36 @@ export interface Golden {
   readonly greedy_after_training: { readonly prompt: ReadonlyArray<number>; readonly tokens: ReadonlyArray<number> }
 }
 
-export const golden = JSON.parse(readFileSync(file("gpt2.json"), "utf8")) as Golden
-export const architecture: Architecture = {
-  family: "gpt2",
-  layers: 2,
-  width: 64,
-  heads: 2,
-  context: 64,
-  vocabulary: 256,
+/** One of them: its weights are in `<family>.safetensors`, what was found of it in `<family>.json`. */
+export interface GoldenModel {
+  readonly architecture: Architecture
+  readonly golden: Golden
 }
+
+const goldenModel = (architecture: Architecture): GoldenModel => ({
+  architecture,
+  golden: JSON.parse(readFileSync(file(`${architecture.family}.json`), "utf8")) as Golden,
+})
+
+const sizes = { layers: 2, width: 64, context: 64, vocabulary: 256 }
+export const gpt2: GoldenModel = goldenModel({ family: "gpt2", heads: 2, ...sizes })
+export const llama: GoldenModel = goldenModel({
+  ...{ family: "llama", heads: 4, keyValueHeads: 2, feedForwardWidth: 176, ...sizes },
+  // transformers keeps the row of a model's padding token from learning
+  ...{ ropeTheta: 10_000, normEpsilon: 1e-6, tiedHead: false, paddingId: 0 },
+})
+
+export const { architecture, golden } = gpt2
 export const optimizer: Optimizer = { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1 }
 export const ROWS = 4
 export const STEPS = 20
 export const LENGTH = 65
 
-export const goldenTensors = Effect.map(Safetensors.read(file("gpt2.safetensors")), (found) =>
-  tensors(architecture).map(({ name }) => found.get(name)!),
-)
+export const tensorsOf = ({ architecture }: GoldenModel) =>
+  Effect.map(Safetensors.read(file(`${architecture.family}.safetensors`)), (found) =>
+    tensors(architecture).map(({ name }) => found.get(name)!),
+  )
+export const goldenTensors = tensorsOf(gpt2)
 
 /** [step][row][65] */
 export const goldenRows = (() => {
@@ -112,11 +125,13 @@ export const writeTokens = (
 /** The golden start as a checkpoint with empty moments. */
 export const writeStart = Effect.fnUntraced(function* (
   folder: string,
+  model: GoldenModel = gpt2,
   numerics: CheckpointState["engine"] = { name: "golden", numerics: 1, precision: "fp32" },
 ) {
   const path = join(folder, checkpointName(0))
-  const weights = yield* goldenTensors
-  const model = yield* Safetensors.write(join(path, "model.safetensors"), weights)
+  const { architecture } = model
+  const weights = yield* tensorsOf(model)
+  const modelFile = yield* Safetensors.write(join(path, "model.safetensors"), weights)
   const moments = weights.flatMap(({ name, shape, data }) =>
     ["exp_avg", "exp_avg_sq"].map((moment) => ({
       name: `${name}.${moment}`,
@@ -135,7 +150,7 @@ export const writeStart = Effect.fnUntraced(function* (
     rowsPerStep: ROWS,
     seed: 1,
     engine: numerics,
-    modelSha256: model.sha256,
+    modelSha256: modelFile.sha256,
     optimizerSha256: momentsFile.sha256,
   }
   writeFileSync(join(path, "state.json"), canonicalJson(state))
@@ -143,8 +158,9 @@ export const writeStart = Effect.fnUntraced(function* (
 })
 
 /** Training on the golden rows, from the golden start. */
-export const goldenRequest = Effect.fnUntraced(function* (folder: string) {
-  const start = yield* writeStart(folder)
+export const goldenRequest = Effect.fnUntraced(function* (folder: string, model: GoldenModel = gpt2) {
+  const { architecture } = model
+  const start = yield* writeStart(folder, model)
   const files = writeTokens(folder, goldenRows, LENGTH, architecture.vocabulary)
   const request: TrainRequest = {
     architecture,

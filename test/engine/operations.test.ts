@@ -44,13 +44,29 @@ const cases: Readonly<Record<string, Case>> = {
     inputs: () => [numbers("x", 13, 9), numbers("w", 9, 21), numbers("b", 21)],
     compute: (ops, x, w, b) => ops.linear(x!, w!, b!),
   },
-  head: {
+  project: {
     inputs: () => [numbers("x", 13, 9), numbers("t", 21, 9)],
-    compute: (ops, x, t) => ops.head(x!, t!),
+    compute: (ops, x, t) => ops.project(x!, t!),
+  },
+  "project by three": {
+    inputs: () => [numbers("x", 13, 9), numbers("a", 6, 9), numbers("b", 5, 9), numbers("c", 7, 9)],
+    compute: (ops, x, ...matrices) => ops.project(x!, ...matrices),
   },
   layerNorm: {
     inputs: () => [numbers("x", 5, 11), numbers("g", 11), numbers("b", 11)],
     compute: (ops, x, g, b) => ops.layerNorm(x!, g!, b!),
+  },
+  rmsNorm: {
+    inputs: () => [numbers("x", 5, 11), numbers("g", 11)],
+    compute: (ops, x, g) => ops.rmsNorm(x!, g!, 1e-5),
+  },
+  swiglu: {
+    inputs: () => [tf.mul(numbers("x", 7, 18), 3)],
+    compute: (ops, x) => ops.swiglu(x!),
+  },
+  rotate: {
+    inputs: () => [numbers("qkv", rows, 70)],
+    compute: (ops, qkv) => ops.rotate(qkv!, { ...sizes, keyValueHeads: 1 }, 100),
   },
   gelu: {
     inputs: () => [tf.mul(numbers("x", 7, 9), 3)],
@@ -60,6 +76,19 @@ const cases: Readonly<Record<string, Case>> = {
     inputs: () => [numbers("qkv", rows, 3 * 15)],
     compute: (ops, qkv) => ops.attention(qkv!, sizes),
   },
+  "attention with shared keys": {
+    inputs: () => [numbers("qkv", rows, 10 * 5)],
+    compute: (ops, qkv) => ops.attention(qkv!, { ...sizes, heads: 6, keyValueHeads: 2 }),
+  },
+  ...Object.fromEntries(
+    [1, 5, 64, 66].map((window) => [
+      `attention in a window of ${window}`,
+      {
+        inputs: () => [numbers("qkv", rows, 4 * 5)],
+        compute: (ops: Ops, qkv?: tf.Tensor) => ops.attention(qkv!, { ...sizes, heads: 2, keyValueHeads: 1, window }),
+      },
+    ]),
+  ),
   add: {
     inputs: () => [numbers("x", 3, 7), numbers("y", 3, 7)],
     compute: (ops, x, y) => ops.add(x!, y!),
@@ -70,7 +99,11 @@ const cases: Readonly<Record<string, Case>> = {
   },
   embedding: {
     inputs: () => [numbers("t", 19, 6), numbers("p", 9, 6)],
-    compute: (ops, t, p) => ops.embedding(integers(14, 19), t!, p!, { batch: 2, length: 7, heads: 1 }),
+    compute: (ops, t, p) => ops.embedding(integers(14, 19), t!, p!, { batch: 2, length: 7 }),
+  },
+  lookup: {
+    inputs: () => [numbers("t", 19, 6)],
+    compute: (ops, t) => ops.lookup(integers(14, 19), t!),
   },
 }
 
@@ -215,29 +248,41 @@ describe("matrix products", () => {
 })
 
 describe("attention of one token against caches", () => {
-  it.each([5, 32, 36, 66])("is that of the last row of the whole sequence, with heads of %i", (headWidth) =>
-    tf.tidy(() => {
-      const [heads, capacity] = [3, 60]
-      const width = heads * headWidth
-      const at = (tensor: tf.Tensor) => heap.address(tensor)
-      const qkv = numbers("qkv", capacity, 3 * width)
-      const [cachedKeys, cachedValues, ours] = [
-        tf.zeros([capacity, width]),
-        tf.zeros([capacity, width]),
-        tf.zeros([width]),
-      ] as const
-      const scratch = tf.zeros([capacity])
-      const { attendCached, fillCache } = heap.kernels
-      const half = 23
-      fillCache(at(qkv), at(cachedKeys), at(cachedValues), half, capacity, heads, headWidth)
-      for (let position = half; position < capacity; position++) {
-        const row = at(qkv) + 12 * position * width
-        attendCached(row, at(cachedKeys), at(cachedValues), at(ours), position, capacity, heads, headWidth, at(scratch))
-        const seen = tf.slice(qkv, [0, 0], [position + 1, 3 * width])
-        const whole = operations("Exp").attention(seen, { batch: 1, length: position + 1, heads })
-        assert.isAtMost(largest(values(ours), values(whole).subarray(position * width)), 2e-6)
-      }
-    }),
+  const layouts = [
+    { heads: 3, keyValueHeads: 3, window: 60 },
+    { heads: 6, keyValueHeads: 2, window: 60 },
+    { heads: 2, keyValueHeads: 1, window: 7 },
+  ]
+  const cases = [5, 32, 36, 66].flatMap((headWidth) => layouts.map((layout) => ({ headWidth, ...layout })))
+  it.each(cases)(
+    "is that of the last row of the whole sequence, with $heads heads of $headWidth on $keyValueHeads, seeing $window",
+    ({ headWidth, heads, keyValueHeads, window }) =>
+      tf.tidy(() => {
+        const capacity = 60
+        const width = heads * headWidth
+        const shared = keyValueHeads * headWidth
+        const stride = width + 2 * shared
+        const at = (tensor: tf.Tensor) => heap.address(tensor)
+        const qkv = numbers("qkv", capacity, stride)
+        const [cachedKeys, cachedValues, ours] = [
+          tf.zeros([capacity, shared]),
+          tf.zeros([capacity, shared]),
+          tf.zeros([width]),
+        ] as const
+        const scratch = tf.zeros([capacity])
+        const { attendCached, fillCache } = heap.kernels
+        const half = 23
+        const sizes = [capacity, heads, keyValueHeads, headWidth] as const
+        fillCache(at(qkv), at(cachedKeys), at(cachedValues), half, ...sizes)
+        for (let position = half; position < capacity; position++) {
+          const row = at(qkv) + 4 * position * stride
+          attendCached(row, at(cachedKeys), at(cachedValues), at(ours), position, ...sizes, window, at(scratch))
+          const seen = tf.slice(qkv, [0, 0], [position + 1, stride])
+          const sequences = { batch: 1, length: position + 1, heads, keyValueHeads, window }
+          const whole = operations("Exp").attention(seen, sequences)
+          assert.isAtMost(largest(values(ours), values(whole).subarray(position * width)), 2e-6)
+        }
+      }),
   )
 })
 

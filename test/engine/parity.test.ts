@@ -6,31 +6,39 @@
 import { assert, beforeAll, describe, it } from "@effect/vitest"
 import * as tf from "@tensorflow/tfjs-core"
 import { Effect } from "effect"
-import { gradients } from "../../src/engine/tfjs/Gpt2.ts"
 import { openHeap } from "../../src/engine/tfjs/Kernels.ts"
+import { gradients } from "../../src/engine/tfjs/Network.ts"
 import { type Ops, operations } from "../../src/engine/tfjs/Ops.ts"
-import { tensors } from "../../src/model/Architecture.ts"
-import { architecture, golden, goldenTensors, norm, optimizer, ROWS, rowsOfStep, STEPS } from "./golden.ts"
+import { type Architecture, tensors } from "../../src/model/Architecture.ts"
+import { type GoldenModel, gpt2, llama, norm, optimizer, ROWS, rowsOfStep, STEPS, tensorsOf } from "./golden.ts"
 
 const TOLERANCE = 2e-5
 
-let start: ReadonlyArray<Float32Array>
+const starts = new Map<GoldenModel, ReadonlyArray<Float32Array>>()
 beforeAll(async () => {
   await openHeap()
-  start = (await Effect.runPromise(goldenTensors)).map(({ data }) => data)
+  for (const model of [gpt2, llama])
+    starts.set(
+      model,
+      (await Effect.runPromise(tensorsOf(model))).map(({ data }) => data),
+    )
 })
 
 interface Settings {
+  readonly model?: GoldenModel
+  readonly architecture?: Architecture
   readonly ops?: Ops
   readonly weightDecay?: number
   readonly epsilon?: number
   readonly decayAll?: boolean
 }
 
-const learn = ({ ops = operations("Exp"), weightDecay = 0.1, epsilon = 1e-8, decayAll = false }: Settings = {}) => {
+const learn = (settings: Settings = {}) => {
+  const { model = gpt2, ops = operations("Exp"), weightDecay = 0.1, epsilon = 1e-8, decayAll = false } = settings
+  const { architecture = model.architecture } = settings
   const { beta1, beta2 } = optimizer
   const specs = tensors(architecture)
-  const weights = start.map((values) => Float64Array.from(values))
+  const weights = starts.get(model)!.map((values) => Float64Array.from(values))
   const m = weights.map((values) => new Float64Array(values.length))
   const v = weights.map((values) => new Float64Array(values.length))
   const losses: Array<number> = []
@@ -63,7 +71,7 @@ const learn = ({ ops = operations("Exp"), weightDecay = 0.1, epsilon = 1e-8, dec
   return { losses, gradNorms, first, weights }
 }
 
-const worst = (losses: ReadonlyArray<number>): number =>
+const worst = (losses: ReadonlyArray<number>, { golden } = gpt2): number =>
   Math.max(...losses.map((loss, i) => Math.abs(loss - golden.train.losses[i]!)))
 
 /** An operation of one input, computed and differentiated in JavaScript. */
@@ -90,17 +98,21 @@ const custom = (
 }
 
 describe("parity with PyTorch", () => {
-  it("holds for loss, gradients of every tensor, twenty AdamW steps and the weights after them", () => {
-    const { losses, gradNorms, first, weights } = learn()
-    assert.isAtMost(worst(losses), TOLERANCE)
-    tensors(architecture).forEach(({ name }, i) => {
-      assert.isAtMost(Math.abs(first[i]! - golden.grad_norms_step0[name]!), 1e-5, name)
-      assert.isAtMost(Math.abs(norm(weights[i]!) - golden.train.final_weight_norms[name]!), TOLERANCE, name)
-    })
-    gradNorms.forEach((one, i) => {
-      assert.isAtMost(Math.abs(one - golden.train.grad_norm_before_clip[i]!), TOLERANCE)
-    })
-  })
+  it.each([gpt2, llama])(
+    "holds for loss, gradients of every tensor, twenty AdamW steps and the weights after them",
+    (model) => {
+      const { golden } = model
+      const { losses, gradNorms, first, weights } = learn({ model })
+      assert.isAtMost(worst(losses, model), TOLERANCE)
+      tensors(model.architecture).forEach(({ name }, i) => {
+        assert.isAtMost(Math.abs(first[i]! - golden.grad_norms_step0[name]!), 1e-5, name)
+        assert.isAtMost(Math.abs(norm(weights[i]!) - golden.train.final_weight_norms[name]!), TOLERANCE, name)
+      })
+      gradNorms.forEach((one, i) => {
+        assert.isAtMost(Math.abs(one - golden.train.grad_norm_before_clip[i]!), TOLERANCE)
+      })
+    },
+  )
 
   it("sees the erf form of gelu", () => {
     const erf = (x: number) => {
@@ -185,10 +197,22 @@ describe("parity with PyTorch", () => {
 
   it("sees decay of biases and layer norms, in the weights", () => {
     const { weights } = learn({ decayAll: true })
+    const { architecture, golden } = gpt2
     const gain = tensors(architecture).findIndex(({ name }) => name === "transformer.ln_f.weight")
     assert.isAbove(
       Math.abs(norm(weights[gain]!) - golden.train.final_weight_norms["transformer.ln_f.weight"]!),
       TOLERANCE,
     )
+  })
+
+  it.each([
+    { normEpsilon: 1e-5 },
+    { ropeTheta: 9900 },
+    { slidingWindow: 63 },
+    // the row of the padding token learns
+    { paddingId: 255 },
+  ])("sees of a LLaMA %o", (fault) => {
+    const architecture = { ...llama.architecture, ...fault } as Architecture
+    assert.isAbove(worst(learn({ model: llama, architecture }).losses, llama), TOLERANCE)
   })
 })

@@ -1,8 +1,8 @@
 /**
- * What goes into each matrix of a GPT-2, over rows of text: for every column the sum of squares of its inputs. The importance matrix
+ * What goes into each matrix of a model, over rows of text: for every column the sum of squares of its inputs. The importance matrix
  * of a quantisation is made of it.
  *
- * The model is that of training (`Gpt2.ts`); its operations are listened to. It runs on tfjs's wasm backend in the thread that asks,
+ * The model is that of training (`Network.ts`); its operations are listened to. It runs on tfjs's wasm backend in the thread that asks,
  * whatever engine does the rest: a few thousand tokens are all it is asked for.
  */
 import * as tf from "@tensorflow/tfjs-core"
@@ -11,8 +11,8 @@ import { tensors } from "../../model/Architecture.ts"
 import type { ActivationsRequest } from "../Activations.ts"
 import { EngineFailed } from "../Engine.ts"
 import * as Safetensors from "../Safetensors.ts"
-import { logits, type Weights } from "./Gpt2.ts"
 import { openHeap } from "./Kernels.ts"
+import { logits, type Weights } from "./Network.ts"
 import { type Ops, operations } from "./Ops.ts"
 
 /** The same operations; `seen` gets the input of every product with a matrix before it is done. */
@@ -22,9 +22,9 @@ export const listening = (ops: Ops, seen: (matrix: tf.Tensor, input: tf.Tensor) 
     seen(w, x)
     return ops.linear(x, w, b)
   },
-  head: (x, table) => {
-    seen(table, x)
-    return ops.head(x, table)
+  project: (x, ...matrices) => {
+    for (const w of matrices) seen(w, x)
+    return ops.project(x, ...matrices)
   },
 })
 
@@ -66,7 +66,7 @@ export const activations = Effect.fn("activations")(function* ({ checkpoint, arc
       try: () =>
         tf.tidy(() => {
           const ids = tf.tensor1d(Int32Array.from(row), "int32")
-          logits(ops, architecture, weights, ids, { batch: 1, length: row.length, heads: architecture.heads })
+          logits(ops, architecture, weights, ids, { batch: 1, length: row.length })
         }),
       catch: failed,
     })

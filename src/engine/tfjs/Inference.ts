@@ -5,7 +5,8 @@
  * Weights stay what they are for many products here, so they are packed once and kept: a step of decoding has some twenty rows at
  * most, and packing the weights for each took as long as multiplying them.
  */
-import { type Architecture, LAYER_NORM_EPSILON } from "../../model/Architecture.ts"
+import type { Architecture } from "../../model/Architecture.ts"
+import { type Buffers as BlockBuffers, type Blocks, blocksOf, type Matrix } from "./Blocks.ts"
 import type { Heap } from "./Kernels.ts"
 import type { Decoding } from "./Model.ts"
 
@@ -15,38 +16,14 @@ const LOGIT_ROWS = 128
 const PROMPT_ROWS = 512
 const CACHE_BYTES = 512 << 20
 
-/** A matrix [from][to] and its bias, by address; `packed` is where it lies among the packed ones. */
-interface Linear {
-  readonly weight: number
-  readonly bias: number
-  readonly from: number
-  readonly to: number
-  readonly packed: number
-}
-
-interface LayerWeights {
-  readonly norm1: readonly [number, number]
-  readonly qkv: Linear
-  readonly mix: Linear
-  readonly norm2: readonly [number, number]
-  readonly up: Linear
-  readonly down: Linear
-}
-
 interface Text {
   readonly ids: ArrayLike<number>
   /** Of `ids`, how many are looked at. */
   readonly length: number
 }
 
-interface Buffers {
+interface Buffers extends BlockBuffers {
   readonly rows: number
-  readonly x: number
-  readonly y: number
-  readonly qkv: number
-  readonly wide: number
-  readonly gelu: number
-  readonly stats: number
   readonly ids: number
   readonly logits: number
 }
@@ -55,46 +32,24 @@ export class Inference {
   readonly sequencesAtOnce: number
   readonly #heap: Heap
   readonly #architecture: Architecture
-  readonly #table: number
-  readonly #positions: number
-  readonly #final: readonly [number, number]
-  readonly #layers: ReadonlyArray<LayerWeights>
-  readonly #packedHead: number
+  readonly #blocks: Blocks
+  readonly #head: Matrix
   readonly #packedBytes: number
   #buffers: Buffers | undefined
-  /** All matrices as the products want them: the layers', then the embedding table as the head. */
+  /** All matrices as the products want them. */
   #packed: { readonly address: number; fresh: boolean } | undefined
 
   constructor(heap: Heap, architecture: Architecture, addresses: ReadonlyMap<string, number>) {
     this.#heap = heap
     this.#architecture = architecture
-    const { layers, width, context, vocabulary } = architecture
-    const at = (name: string): number => addresses.get(`transformer.${name}`)!
-    const pair = (name: string) => [at(`${name}.weight`), at(`${name}.bias`)] as const
-    let bytes = 0
-    const place = (from: number, to: number): number => {
-      const packed = bytes
-      bytes += heap.kernels.packedBytes(to, from)
-      return packed
-    }
-    const linear = (name: string, from: number, to: number): Linear => {
-      const [weight, bias] = pair(name)
-      return { weight, bias, from, to, packed: place(from, to) }
-    }
-    this.#table = at("wte.weight")
-    this.#positions = at("wpe.weight")
-    this.#final = pair("ln_f")
-    this.#layers = Array.from({ length: layers }, (_, i) => ({
-      norm1: pair(`h.${i}.ln_1`),
-      qkv: linear(`h.${i}.attn.c_attn`, width, 3 * width),
-      mix: linear(`h.${i}.attn.c_proj`, width, width),
-      norm2: pair(`h.${i}.ln_2`),
-      up: linear(`h.${i}.mlp.c_fc`, width, 4 * width),
-      down: linear(`h.${i}.mlp.c_proj`, 4 * width, width),
-    }))
-    this.#packedHead = place(width, vocabulary)
-    this.#packedBytes = bytes
-    this.sequencesAtOnce = Math.max(1, Math.min(64, Math.floor(CACHE_BYTES / (8 * layers * context * width))))
+    this.#blocks = blocksOf(heap, architecture, addresses, (x, matrix, y, rows, stride) =>
+      this.#multiply(x, matrix, y, rows, stride),
+    )
+    const { columns, matrices } = this.#blocks
+    this.#head = matrices[matrices.length - 1]!
+    this.#packedBytes = this.#head.packed + heap.kernels.packedBytes(this.#head.to, this.#head.from)
+    const bytes = 8 * architecture.layers * architecture.context * columns.keyValue
+    this.sequencesAtOnce = Math.max(1, Math.min(64, Math.floor(CACHE_BYTES / bytes)))
   }
 
   weightsChanged(): void {
@@ -134,27 +89,29 @@ export class Inference {
 
   decoding(): Decoding {
     const { layers, width, vocabulary, heads } = this.#architecture
+    const { columns, keyValueHeads, window, embed, place } = this.#blocks
+    const { keyValue } = columns
     const heap = this.#heap
     const open: Array<{ readonly cache: number; readonly capacity: number; length: number }> = []
-    /** Caches of a sequence: for each layer keys, then values, [heads][capacity][width / heads] each. */
+    /** Caches of a sequence: for each layer keys, then values, [keyValueHeads][capacity][width / heads] each. */
     const keys = (sequence: number, layer: number): number => {
       const { cache, capacity } = open[sequence]!
-      return cache + 8 * layer * capacity * width
+      return cache + 8 * layer * capacity * keyValue
     }
     const values = (sequence: number, layer: number): number =>
-      keys(sequence, layer) + 4 * open[sequence]!.capacity * width
+      keys(sequence, layer) + 4 * open[sequence]!.capacity * keyValue
     return {
       start: (prompts) => {
         const ends = new Float32Array(prompts.length * vocabulary)
         for (const { ids, capacity } of prompts)
-          open.push({ cache: heap.allocate(8 * layers * capacity * width), capacity, length: ids.length })
+          open.push({ cache: heap.allocate(8 * layers * capacity * keyValue), capacity, length: ids.length })
         for (const [first, last] of inGroups(open.map(({ length }) => length))) {
           const texts = prompts.slice(first, last).map(({ ids }) => ({ ids, length: ids.length }))
           this.#sequences(texts, (i, layer, qkv) => {
             const sequence = first + i
             const { length, capacity } = open[sequence]!
             const into = [keys(sequence, layer), values(sequence, layer)] as const
-            heap.kernels.fillCache(qkv, ...into, length, capacity, heads, width / heads)
+            heap.kernels.fillCache(qkv, ...into, length, capacity, heads, keyValueHeads, width / heads)
           })
           const { x, y } = this.#buffers!
           let end = 0
@@ -172,8 +129,7 @@ export class Inference {
         const { x, y, ids } = this.#reserve(rows)
         heap.integers(ids, rows).set(tokens)
         sequences.forEach((sequence, r) => {
-          const position = this.#positions + 4 * width * open[sequence]!.length
-          kernels.embedding(ids + 4 * r, this.#table, position, x + 4 * r * width, 1, 1, width)
+          embed(ids + 4 * r, x + 4 * r * width, 1, open[sequence]!.length)
         })
         // the row of scores of one query, at most a context long
         const scratch = heap.scratch(4 * this.#architecture.context)
@@ -181,9 +137,11 @@ export class Inference {
           sequences.forEach((sequence, r) => {
             const { length, capacity } = open[sequence]!
             const caches = [keys(sequence, layer), values(sequence, layer)] as const
-            const row = qkv + 12 * r * width
+            const row = qkv + 4 * r * columns.qkv
             const to = out + 4 * r * width
-            kernels.attendCached(row, ...caches, to, length, capacity, heads, width / heads, scratch)
+            const sizes = [length, capacity, heads, keyValueHeads, width / heads, window] as const
+            place(row, 1, length)
+            kernels.attendCached(row, ...caches, to, ...sizes, scratch)
           }),
         )
         for (const sequence of sequences) open[sequence]!.length++
@@ -199,6 +157,7 @@ export class Inference {
   /** Final hidden states of texts one behind the other, in `y`; `seen` is shown q | k | v of each. */
   #sequences(texts: ReadonlyArray<Text>, seen: (text: number, layer: number, qkv: number) => void = () => {}): void {
     const { width, heads } = this.#architecture
+    const { columns, keyValueHeads, window, embed, place } = this.#blocks
     const { kernels, packing } = this.#heap
     const rows = texts.reduce((sum, { length }) => sum + length, 0)
     const { x, ids: inputs } = this.#reserve(rows)
@@ -214,41 +173,30 @@ export class Inference {
     }
     each((first, { ids, length }) => {
       for (let i = 0; i < length; i++) words[first + i] = ids[i]!
-      kernels.embedding(inputs + 4 * first, this.#table, this.#positions, x + 4 * first * width, length, length, width)
+      embed(inputs + 4 * first, x + 4 * first * width, length, 0)
     })
     this.#stack(rows, (layer, qkv, out) =>
       each((first, { length }, i) => {
-        const own = qkv + 12 * first * width
+        const own = qkv + 4 * first * columns.qkv
+        const sizes = [1, length, heads, keyValueHeads, width / heads, window] as const
+        place(own, length, 0)
         seen(i, layer, own)
-        kernels.attention(own, out + 4 * first * width, 1, length, heads, width / heads, packing, scratch)
+        kernels.attention(own, out + 4 * first * width, ...sizes, packing, scratch)
       }),
     )
   }
 
   /** All layers over `rows` rows in `x`; `attend` mixes positions. Final hidden states are left in `y`. */
   #stack(rows: number, attend: (layer: number, qkv: number, out: number) => void): void {
-    const { width } = this.#architecture
-    const { kernels } = this.#heap
-    const { x, y, qkv, wide, gelu, stats } = this.#buffers!
-    this.#layers.forEach((layer, i) => {
-      kernels.layerNorm(x, ...layer.norm1, y, stats, rows, width, LAYER_NORM_EPSILON)
-      this.#linear(y, layer.qkv, qkv, rows)
-      attend(i, qkv, y)
-      this.#linear(y, layer.mix, wide, rows)
-      kernels.add(x, wide, x, rows * width)
-      kernels.layerNorm(x, ...layer.norm2, y, stats, rows, width, LAYER_NORM_EPSILON)
-      this.#linear(y, layer.up, wide, rows)
-      kernels.gelu(wide, gelu, 4 * rows * width)
-      this.#linear(gelu, layer.down, y, rows)
-      kernels.add(x, y, x, rows * width)
-    })
-    kernels.layerNorm(x, ...this.#final, y, stats, rows, width, LAYER_NORM_EPSILON)
+    const buffers = this.#buffers!
+    for (let i = 0; i < this.#architecture.layers; i++)
+      this.#blocks.layer(i, rows, buffers, () => attend(i, buffers.qkv, buffers.y))
+    this.#blocks.finish(rows, buffers)
   }
 
-  #linear(x: number, { bias, from, to, packed }: Linear, y: number, rows: number): void {
+  #multiply(x: number, { from, to, packed }: Matrix, y: number, rows: number, stride = to): void {
     const { kernels, packing } = this.#heap
-    kernels.gemmPacked(rows, to, from, x, from, this.#packedAt(packed), y, to, packing)
-    kernels.addBias(y, bias, rows, to)
+    kernels.gemmPacked(rows, to, from, x, from, this.#packedAt(packed), y, stride, packing)
   }
 
   /** Logits of `length` hidden states in `y`, block by block. */
@@ -257,22 +205,16 @@ export class Inference {
     const { y, logits } = this.#buffers!
     for (let first = 0; first < length; first += LOGIT_ROWS) {
       const rows = Math.min(LOGIT_ROWS, length - first)
-      this.#head(y + 4 * first * width, rows)
+      this.#multiply(y + 4 * first * width, this.#head, logits, rows)
       take(first, rows, logits)
     }
   }
 
   /** Logits of a few hidden states; a copy. */
   #logitsOf(x: number, rows: number): Float32Array {
-    this.#head(x, rows)
-    return this.#heap.floats(this.#buffers!.logits, rows * this.#architecture.vocabulary).slice()
-  }
-
-  #head(x: number, rows: number): void {
-    const { width, vocabulary } = this.#architecture
-    const { kernels, packing } = this.#heap
-    const head = this.#packedAt(this.#packedHead)
-    kernels.gemmPacked(rows, vocabulary, width, x, width, head, this.#buffers!.logits, vocabulary, packing)
+    const { logits } = this.#buffers!
+    this.#multiply(x, this.#head, logits, rows)
+    return this.#heap.floats(logits, rows * this.#architecture.vocabulary).slice()
   }
 
   /** Address of a packed matrix; all are packed anew once after the weights have changed. */
@@ -280,12 +222,8 @@ export class Inference {
     this.#packed ??= { address: this.#heap.allocate(this.#packedBytes), fresh: false }
     const { address, fresh } = this.#packed
     if (!fresh) {
-      const { width, vocabulary } = this.#architecture
-      const { kernels } = this.#heap
-      for (const { qkv, mix, up, down } of this.#layers)
-        for (const { weight, from, to, packed } of [qkv, mix, up, down])
-          kernels.pack(0, to, from, weight, to, address + packed)
-      kernels.pack(1, vocabulary, width, this.#table, width, address + this.#packedHead)
+      for (const { weight, transposed, from, to, packed } of this.#blocks.matrices)
+        this.#heap.kernels.pack(transposed, to, from, weight, transposed === 1 ? from : to, address + packed)
       this.#packed.fresh = true
     }
     return address + place
@@ -295,14 +233,15 @@ export class Inference {
     if (this.#buffers !== undefined && this.#buffers.rows >= rows) return this.#buffers
     this.#release()
     const { width, vocabulary } = this.#architecture
+    const { columns } = this.#blocks
     const floats = (count: number) => this.#heap.allocate(4 * count)
     this.#buffers = {
       rows,
       x: floats(rows * width),
       y: floats(rows * width),
-      qkv: floats(3 * rows * width),
-      wide: floats(4 * rows * width),
-      gelu: floats(4 * rows * width),
+      qkv: floats(rows * columns.qkv),
+      wide: floats(rows * columns.wide),
+      active: floats(rows * columns.active),
       stats: floats(2 * Math.max(rows, LOGIT_ROWS)),
       ids: floats(rows),
       logits: floats(Math.max(64, Math.min(rows, LOGIT_ROWS)) * vocabulary),

@@ -9,7 +9,8 @@ import { readFileSync } from "node:fs"
 import "@tensorflow/tfjs-backend-wasm"
 import * as tf from "@tensorflow/tfjs-core"
 import { LAYER_NORM_EPSILON } from "../../model/Architecture.ts"
-import { registerGradients, type Sequences } from "./Ops.ts"
+import { type Attributes, MATRICES, registerGradients } from "./Ops.ts"
+import { turns } from "./Rotary.ts"
 
 type Numbers<Count extends number, All extends ReadonlyArray<number> = []> = All["length"] extends Count
   ? All
@@ -26,16 +27,23 @@ export interface Kernels {
   readonly columnSums: Kernel<4>
   readonly layerNorm: Kernel<8>
   readonly layerNormGradient: Kernel<9>
+  readonly rmsNorm: Kernel<7>
+  readonly rmsNormGradient: Kernel<8>
   readonly gelu: Kernel<3>
   readonly geluGradient: Kernel<4>
-  readonly attention: Kernel<8>
-  readonly attentionGradient: Kernel<9>
-  readonly attendCached: Kernel<9>
-  readonly fillCache: Kernel<7>
+  readonly swiglu: Kernel<4>
+  readonly swigluGradient: Kernel<5>
+  readonly rotate: Kernel<9>
+  readonly attention: Kernel<10>
+  readonly attentionGradient: Kernel<11>
+  readonly attendCached: Kernel<11>
+  readonly fillCache: Kernel<8>
   readonly logSumExp: Kernel<4>
   readonly crossEntropyGradient: Kernel<7>
   readonly embedding: Kernel<7>
   readonly embeddingGradient: Kernel<9>
+  readonly lookup: Kernel<5>
+  readonly lookupGradient: Kernel<7>
   readonly packedBytes: (n: number, k: number) => number
   readonly gemmScratchBytes: () => number
   readonly attentionScratchBytes: (length: number) => number
@@ -61,6 +69,7 @@ export class Heap {
   /** Scratch for packed panels of matrix products, kept for good. */
   readonly packing: number
   #scratch = { address: 0, bytes: 0 }
+  readonly #turns = new Map<string, { readonly address: number; readonly length: number }>()
 
   constructor(backend: WasmBackend) {
     this.backend = backend
@@ -86,6 +95,18 @@ export class Heap {
       this.#scratch = { address: this.allocate(bytes), bytes }
     }
     return this.#scratch.address
+  }
+  /** Address of `turns` (`Rotary.ts`) for at least `length` positions, kept for good. */
+  turns(length: number, headWidth: number, theta: number): number {
+    const key = `${headWidth} ${theta}`
+    const kept = this.#turns.get(key)
+    if (kept !== undefined && kept.length >= length) return kept.address
+    if (kept !== undefined) this.free(kept.address)
+    const values = turns(length, headWidth, theta)
+    const address = this.allocate(4 * values.length)
+    this.floats(address, values.length).set(values)
+    this.#turns.set(key, { address, length })
+    return address
   }
   address(tensor: tf.TensorInfo): number {
     return this.backend.dataIdMap.get(tensor.dataId).memoryOffset
@@ -131,13 +152,13 @@ const register = (heap: Heap): void => {
   const { kernels } = heap
   const kernel = (
     kernelName: string,
-    compute: (inputs: Record<string, tf.TensorInfo>, attrs: Sequences) => tf.TensorInfo | Array<tf.TensorInfo>,
+    compute: (inputs: Record<string, tf.TensorInfo>, attrs: Attributes) => tf.TensorInfo | Array<tf.TensorInfo>,
   ) =>
     tf.registerKernel({
       kernelName,
       backendName: "wasm",
       kernelFunc: ({ inputs, attrs }) =>
-        compute(inputs as Record<string, tf.TensorInfo>, (attrs ?? {}) as unknown as Sequences),
+        compute(inputs as Record<string, tf.TensorInfo>, (attrs ?? {}) as unknown as Attributes),
     })
   const at = (tensor: tf.TensorInfo | undefined): number => heap.address(tensor!)
 
@@ -160,22 +181,37 @@ const register = (heap: Heap): void => {
     kernels.columnSums(at(dy), at(db), rows, to)
     return [dx, dw, db]
   })
-  kernel("ExpHead", ({ x, table }) => {
-    const [rows, width] = x!.shape as [number, number]
-    const vocabulary = table!.shape[0]!
-    const y = heap.output([rows, vocabulary])
-    kernels.gemm(0, 1, rows, vocabulary, width, at(x), width, at(table), width, at(y), vocabulary, 0, heap.packing)
-    return y
-  })
-  kernel("ExpHeadGradient", ({ dy, x, table }) => {
-    const [rows, width] = x!.shape as [number, number]
-    const vocabulary = table!.shape[0]!
-    const dx = heap.output([rows, width])
-    const dtable = heap.output([vocabulary, width])
-    kernels.gemm(0, 0, rows, width, vocabulary, at(dy), vocabulary, at(table), width, at(dx), width, 0, heap.packing)
-    kernels.gemm(1, 0, vocabulary, width, rows, at(dy), vocabulary, at(x), width, at(dtable), width, 0, heap.packing)
-    return [dx, dtable]
-  })
+  for (const [i] of MATRICES.entries()) {
+    const names = MATRICES.slice(0, i + 1)
+    kernel(`ExpProject${i + 1}`, (inputs) => {
+      const [rows, from] = inputs["x"]!.shape as [number, number]
+      const columns = names.map((name) => inputs[name]!.shape[0]!)
+      const width = columns.reduce((a, b) => a + b)
+      const y = heap.output([rows, width])
+      let to = at(y)
+      names.forEach((name, n) => {
+        const w = at(inputs[name])
+        kernels.gemm(0, 1, rows, columns[n]!, from, at(inputs["x"]), from, w, from, to, width, 0, heap.packing)
+        to += 4 * columns[n]!
+      })
+      return y
+    })
+    kernel(`ExpProject${i + 1}Gradient`, (inputs) => {
+      const [rows, from] = inputs["x"]!.shape as [number, number]
+      const width = inputs["dy"]!.shape[1]!
+      const dx = heap.output([rows, from])
+      const gradients = names.map((name) => heap.output(inputs[name]!.shape))
+      let dy = at(inputs["dy"])
+      names.forEach((name, n) => {
+        const [to] = inputs[name]!.shape as [number, number]
+        const [w, dw] = [at(inputs[name]), at(gradients[n])]
+        kernels.gemm(0, 0, rows, from, to, dy, width, w, from, at(dx), from, n > 0 ? 1 : 0, heap.packing)
+        kernels.gemm(1, 0, to, from, rows, dy, width, at(inputs["x"]), from, dw, from, 0, heap.packing)
+        dy += 4 * to
+      })
+      return [dx, ...gradients]
+    })
+  }
   kernel("ExpLayerNorm", ({ x, gain, bias }) => {
     const [rows, width] = x!.shape as [number, number]
     const y = heap.output([rows, width])
@@ -191,6 +227,20 @@ const register = (heap: Heap): void => {
     kernels.layerNormGradient(at(dy), at(x), at(gain), at(stats), at(dx), at(dgain), at(dbias), rows, width)
     return [dx, dgain, dbias]
   })
+  kernel("ExpRmsNorm", ({ x, gain }, { epsilon }) => {
+    const [rows, width] = x!.shape as [number, number]
+    const y = heap.output([rows, width])
+    const stats = heap.output([rows])
+    kernels.rmsNorm(at(x), at(gain), at(y), at(stats), rows, width, epsilon)
+    return [y, stats]
+  })
+  kernel("ExpRmsNormGradient", ({ dy, x, gain, stats }) => {
+    const [rows, width] = x!.shape as [number, number]
+    const dx = heap.output([rows, width])
+    const dgain = heap.output([width])
+    kernels.rmsNormGradient(at(dy), at(x), at(gain), at(stats), at(dx), at(dgain), rows, width)
+    return [dx, dgain]
+  })
   kernel("ExpGelu", ({ x }) => {
     const y = heap.output(x!.shape)
     kernels.gelu(at(x), at(y), tf.util.sizeFromShape(x!.shape))
@@ -201,18 +251,43 @@ const register = (heap: Heap): void => {
     kernels.geluGradient(at(dy), at(x), at(dx), tf.util.sizeFromShape(x!.shape))
     return dx
   })
-  kernel("ExpAttention", ({ qkv }, { batch, length, heads }) => {
-    const width = qkv!.shape[1]! / 3
-    const y = heap.output([batch * length, width])
-    const scratch = heap.scratch(kernels.attentionScratchBytes(length))
-    kernels.attention(at(qkv), at(y), batch, length, heads, width / heads, heap.packing, scratch)
+  kernel("ExpSwiglu", ({ x }) => {
+    const [rows, both] = x!.shape as [number, number]
+    const y = heap.output([rows, both / 2])
+    kernels.swiglu(at(x), at(y), rows, both / 2)
     return y
   })
-  kernel("ExpAttentionGradient", ({ dy, qkv }, { batch, length, heads }) => {
-    const width = qkv!.shape[1]! / 3
+  kernel("ExpSwigluGradient", ({ dy, x }) => {
+    const [rows, both] = x!.shape as [number, number]
+    const dx = heap.output([rows, both])
+    kernels.swigluGradient(at(dy), at(x), at(dx), rows, both / 2)
+    return dx
+  })
+  const rotate = (x: tf.TensorInfo, attributes: Attributes, sign: 1 | -1) => {
+    const [rows, stride] = x.shape as [number, number]
+    const { length, heads, keyValueHeads = heads, theta } = attributes
+    const headWidth = stride / (heads + 2 * keyValueHeads)
+    const y = heap.output([rows, stride])
+    const table = heap.turns(length, headWidth, theta)
+    kernels.rotate(at(x), table, at(y), rows, length, heads + keyValueHeads, headWidth, stride, sign)
+    return y
+  }
+  kernel("ExpRotate", ({ qkv }, attributes) => rotate(qkv!, attributes, 1))
+  kernel("ExpRotateGradient", ({ dy }, attributes) => rotate(dy!, attributes, -1))
+  kernel("ExpAttention", ({ qkv }, { batch, length, heads, keyValueHeads = heads, window = length }) => {
+    const headWidth = qkv!.shape[1]! / (heads + 2 * keyValueHeads)
+    const y = heap.output([batch * length, heads * headWidth])
+    const scratch = heap.scratch(kernels.attentionScratchBytes(length))
+    const sizes = [batch, length, heads, keyValueHeads, headWidth, window] as const
+    kernels.attention(at(qkv), at(y), ...sizes, heap.packing, scratch)
+    return y
+  })
+  kernel("ExpAttentionGradient", ({ dy, qkv }, { batch, length, heads, keyValueHeads = heads, window = length }) => {
+    const headWidth = qkv!.shape[1]! / (heads + 2 * keyValueHeads)
     const d = heap.output(qkv!.shape)
     const scratch = heap.scratch(kernels.attentionScratchBytes(length))
-    kernels.attentionGradient(at(dy), at(qkv), at(d), batch, length, heads, width / heads, heap.packing, scratch)
+    const sizes = [batch, length, heads, keyValueHeads, headWidth, window] as const
+    kernels.attentionGradient(at(dy), at(qkv), at(d), ...sizes, heap.packing, scratch)
     return d
   })
   kernel("ExpCrossEntropy", ({ logits, targets }) => {
@@ -249,6 +324,19 @@ const register = (heap: Heap): void => {
     const rows = ids!.shape[0]!
     kernels.embeddingGradient(at(dy), at(ids), at(dtable), at(dpositions), rows, length, width, vocabulary, context)
     return [dtable, dpositions]
+  })
+  kernel("ExpLookup", ({ ids, table }) => {
+    const rows = ids!.shape[0]!
+    const width = table!.shape[1]!
+    const y = heap.output([rows, width])
+    kernels.lookup(at(ids), at(table), at(y), rows, width)
+    return y
+  })
+  kernel("ExpLookupGradient", ({ dy, ids, table }, { paddingId }) => {
+    const [vocabulary, width] = table!.shape as [number, number]
+    const dtable = heap.output([vocabulary, width])
+    kernels.lookupGradient(at(dy), at(ids), at(dtable), ids!.shape[0]!, width, vocabulary, paddingId)
+    return dtable
   })
   kernel("ExpAdd", ({ x, y }) => {
     const sum = heap.output(x!.shape)

@@ -4,9 +4,9 @@
  */
 import * as tf from "@tensorflow/tfjs-core"
 import type { Architecture } from "../../model/Architecture.ts"
-import { gradients, logits, type Weights } from "./Gpt2.ts"
 import { Inference } from "./Inference.ts"
 import type { Heap } from "./Kernels.ts"
+import { gradients, logits, type Weights } from "./Network.ts"
 import { operations } from "./Ops.ts"
 import { flatLayout, rowsAtOnce } from "./TrainMemory.ts"
 
@@ -103,18 +103,14 @@ export const plainModel = (architecture: Architecture): Model => {
   const ops = operations("Plain")
   const layout = flatLayout(architecture)
   let weights: Weights = new Map()
-  const sizes = (length: number) => ({ batch: 1, length, heads: architecture.heads })
   const unload = () => tf.dispose([...weights.values()])
   const allLogits = (ids: ArrayLike<number>): Float32Array =>
     tf.tidy(
       () =>
-        logits(
-          ops,
-          architecture,
-          weights,
-          tf.tensor1d(Int32Array.from(ids), "int32"),
-          sizes(ids.length),
-        ).dataSync() as Float32Array,
+        logits(ops, architecture, weights, tf.tensor1d(Int32Array.from(ids), "int32"), {
+          batch: 1,
+          length: ids.length,
+        }).dataSync() as Float32Array,
     )
   return {
     architecture,
@@ -142,7 +138,7 @@ export const plainModel = (architecture: Architecture): Model => {
         const all = Int32Array.from(ids)
         const inputs = tf.tensor1d(all.subarray(0, -1), "int32")
         const targets = tf.tensor1d(all.subarray(1), "int32")
-        const scores = logits(ops, architecture, weights, inputs, sizes(all.length - 1))
+        const scores = logits(ops, architecture, weights, inputs, { batch: 1, length: all.length - 1 })
         return Float32Array.from(ops.crossEntropy(scores, targets).dataSync())
       }),
     logits: allLogits,

@@ -3,6 +3,7 @@
  * bits: the cut of a step into lanes, the order of a sum, a polynomial.
  */
 import { createRequire } from "node:module"
+import { availableParallelism } from "node:os"
 import type { Numerics } from "../Engine.ts"
 import type { Backend } from "./Jobs.ts"
 
@@ -27,3 +28,13 @@ export const numericsOf = (backend: Backend): Numerics => {
 }
 
 export const numerics: Numerics = numericsOf(backend)
+
+/** Threads: those asked for, else `EXP_WORKERS`, else as many as the machine runs in parallel. They change no result. */
+const workersWanted = (given?: number): number => {
+  const asked = given ?? Number(process.env["EXP_WORKERS"] ?? Number.NaN)
+  return Number.isInteger(asked) && asked > 0 ? asked : Math.min(availableParallelism(), 8)
+}
+
+/** A native backend uses all cores, or the GPU, by itself. */
+export const workersOf = (backend: Backend, given?: number): number =>
+  backend === "wasm" || backend === "plain" ? workersWanted(given) : 1

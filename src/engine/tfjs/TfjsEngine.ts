@@ -4,15 +4,14 @@
  * | file              | what                                                              |
  * |-------------------|-------------------------------------------------------------------|
  * | `Kernels.ts`      | our WebAssembly on tfjs's heap; `kernels/assembly` is its source   |
- * | `Ops.ts`, `Gpt2.ts` | the operations and the model for tfjs's tape                     |
- * | `Inference.ts`    | forward only, caches, no tape                                     |
+ * | `Ops.ts`, `Network.ts`, `Gpt2.ts`, `Llama.ts` | the operations and the models for tfjs's tape |
+ * | `Inference.ts`, `Blocks.ts` | forward only, caches, no tape                           |
  * | `TrainMemory.ts`  | how a step is cut so that bits do not depend on workers            |
  * | `Trainer.ts`, `Pool.ts`, `worker.ts` | who does what, in which thread                  |
  *
  * Results never depend on workers, batches or order of requests: rows are computed one by one in effect, sums are in fixed order.
  */
 import { createRequire } from "node:module"
-import { availableParallelism } from "node:os"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -36,11 +35,11 @@ import {
   TrainingDiverged,
   type TrainRequest,
 } from "../Engine.ts"
+import { Rows } from "../Rows.ts"
 import * as CheckpointFolder from "./CheckpointFolder.ts"
 import type { Backend, WeightsReference } from "./Jobs.ts"
-import { backend as backendHere, numericsOf } from "./Numerics.ts"
+import { backend as backendHere, numericsOf, workersOf } from "./Numerics.ts"
 import { Pool } from "./Pool.ts"
-import { Rows } from "./Rows.ts"
 import { nextVersion, Trainer } from "./Trainer.ts"
 import { flatLayout } from "./TrainMemory.ts"
 
@@ -60,17 +59,11 @@ const PORTION_TOKENS = 4096
 
 const words = (error: unknown): string => (error instanceof Error ? error.message : String(error))
 
-const workersWanted = (settings: Settings): number => {
-  const asked = settings.workers ?? Number(process.env["EXP_WORKERS"] ?? Number.NaN)
-  return Number.isInteger(asked) && asked > 0 ? asked : Math.min(availableParallelism(), 8)
-}
-
 const make = (settings: Settings) =>
   Effect.gen(function* () {
     const backend = settings.backend ?? backendHere
     const numerics = numericsOf(backend)
-    // a native backend uses all cores, or the GPU, by itself
-    const workers = backend === "wasm" || backend === "plain" ? workersWanted(settings) : 1
+    const workers = workersOf(backend, settings.workers)
     const pool = yield* Effect.acquireRelease(
       Effect.sync(() => new Pool(workers, { backend })),
       (pool) => Effect.promise(() => pool.close()),
@@ -444,9 +437,8 @@ const make = (settings: Settings) =>
 
 /** Why a checkpoint cannot be gone on from by this request; undefined when it can. */
 const mismatch = (state: CheckpointState, request: TrainRequest): string | undefined => {
-  const differs = (Object.keys(request.architecture) as Array<keyof Architecture>).find(
-    (key) => state.architecture[key] !== request.architecture[key],
-  )
+  const keys = Object.keys({ ...state.architecture, ...request.architecture }) as Array<keyof Architecture>
+  const differs = keys.find((key) => state.architecture[key] !== request.architecture[key])
   if (differs !== undefined)
     return `its ${differs} is ${state.architecture[differs]}, the request wants ${request.architecture[differs]}`
   if (state.step < request.startStep || state.step > request.endStep)

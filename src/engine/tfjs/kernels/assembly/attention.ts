@@ -1,8 +1,9 @@
 /**
- * Causal attention on the output of `c_attn`: rows of q | k | v, `width` floats each, heads side by side.
+ * Causal attention on rows of q | k | v, heads side by side: `heads` heads of queries, then `keyValueHeads` heads of keys and as many of
+ * values, each shared by `heads / keyValueHeads` neighbouring heads of queries. A position sees itself and the `window` − 1 before it.
  *
- * Queries go in blocks of ROWS; a block sees only the keys before its end, so half of the square is never computed. Probabilities
- * are not kept: the way back computes them again (one more product in five), which keeps memory linear in the context.
+ * Queries go in blocks of ROWS; a block sees only the keys from the first one's window to its end, so what is hidden is hardly computed.
+ * Probabilities are not kept: the way back computes them again (one more product in five), which keeps memory linear in the context.
  */
 import { gemm } from "./gemm"
 import { sum4, sums4 } from "./math"
@@ -15,69 +16,91 @@ export function attentionScratchBytes(length: i32): i32 {
   return 2 * ROWS * length * 4
 }
 
+/** Of queries [i0, i0 + rows) at the keys from `first` on. */
 function probabilities(
-  q: usize, k: usize, stride: i32, i0: i32, rows: i32, keys: i32, headWidth: i32, p: usize, length: i32, packing: usize,
+  q: usize, k: usize, stride: i32, i0: i32, rows: i32, first: i32, keys: i32, headWidth: i32, window: i32, p: usize, length: i32, packing: usize,
 ): void {
   gemm(false, true, rows, keys, headWidth, q + ((<usize>i0 * <usize>stride) << 2), stride, k, stride, p, length, false, packing)
   const scale: f32 = <f32>1 / sqrt<f32>(<f32>headWidth)
-  for (let i = 0; i < rows; i++) softmaxRow(p + ((<usize>i * <usize>length) << 2), i0 + i + 1, keys, scale)
+  for (let i = 0; i < rows; i++) {
+    const row = p + ((<usize>i * <usize>length) << 2)
+    const hidden = max(0, i0 + i + 1 - window - first)
+    memory.fill(row, 0, <usize>hidden << 2)
+    softmaxRow(row + (<usize>hidden << 2), i0 + i + 1 - first - hidden, keys - hidden, scale)
+  }
+}
+
+/** The first key that a query at `position` sees. */
+// @ts-ignore: decorator
+@inline
+function firstSeen(position: i32, window: i32): i32 {
+  return max(0, position + 1 - window)
 }
 
 export function attention(
-  qkv: usize, out: usize, batch: i32, length: i32, heads: i32, headWidth: i32, packing: usize, scratch: usize,
+  qkv: usize, out: usize, batch: i32, length: i32, heads: i32, keyValueHeads: i32, headWidth: i32, window: i32, packing: usize, scratch: usize,
 ): void {
   const width = heads * headWidth
-  const stride = 3 * width
+  const stride = width + 2 * keyValueHeads * headWidth
+  const group = heads / keyValueHeads
   for (let b = 0; b < batch; b++) {
+    const start = qkv + ((<usize>(b * length) * <usize>stride) << 2)
     for (let h = 0; h < heads; h++) {
-      const q = qkv + ((<usize>(b * length) * <usize>stride + <usize>(h * headWidth)) << 2)
-      const k = q + (<usize>width << 2)
-      const v = k + (<usize>width << 2)
+      const q = start + (<usize>(h * headWidth) << 2)
+      const k = start + (<usize>(width + (h / group) * headWidth) << 2)
+      const v = k + (<usize>(keyValueHeads * headWidth) << 2)
       const o = out + ((<usize>(b * length) * <usize>width + <usize>(h * headWidth)) << 2)
       for (let i0 = 0; i0 < length; i0 += ROWS) {
         const rows = min(ROWS, length - i0)
-        const keys = i0 + rows
-        probabilities(q, k, stride, i0, rows, keys, headWidth, scratch, length, packing)
-        gemm(false, false, rows, headWidth, keys, scratch, length, v, stride, o + ((<usize>i0 * <usize>width) << 2), width, false, packing)
+        const first = firstSeen(i0, window)
+        const keys = i0 + rows - first
+        const from = (<usize>first * <usize>stride) << 2
+        probabilities(q, k + from, stride, i0, rows, first, keys, headWidth, window, scratch, length, packing)
+        gemm(false, false, rows, headWidth, keys, scratch, length, v + from, stride, o + ((<usize>i0 * <usize>width) << 2), width, false, packing)
       }
     }
   }
 }
 
 export function attentionGradient(
-  dy: usize, qkv: usize, dqkv: usize, batch: i32, length: i32, heads: i32, headWidth: i32, packing: usize, scratch: usize,
+  dy: usize, qkv: usize, dqkv: usize, batch: i32, length: i32, heads: i32, keyValueHeads: i32, headWidth: i32, window: i32, packing: usize, scratch: usize,
 ): void {
   const width = heads * headWidth
-  const stride = 3 * width
+  const stride = width + 2 * keyValueHeads * headWidth
+  const group = heads / keyValueHeads
   const scale: f32 = <f32>1 / sqrt<f32>(<f32>headWidth)
   const p = scratch
   const dp = scratch + <usize>(ROWS * length * 4)
-  // the last block of queries sees every key: going backwards, its product starts the sums of dk and dv, no zeroing needed
+  // the last block of queries sees every key where no window hides some: going backwards, its product starts the sums of dk and dv
   const last = ((length - 1) / ROWS) * ROWS
+  const whole = window >= length
+  if (!whole) memory.fill(dqkv, 0, (<usize>(batch * length) * <usize>stride) << 2)
   for (let b = 0; b < batch; b++) {
+    const start = (<usize>(b * length) * <usize>stride) << 2
     for (let h = 0; h < heads; h++) {
-      const head = (<usize>(b * length) * <usize>stride + <usize>(h * headWidth)) << 2
-      const q = qkv + head
-      const k = q + (<usize>width << 2)
-      const v = k + (<usize>width << 2)
-      const dq = dqkv + head
-      const dk = dq + (<usize>width << 2)
-      const dv = dk + (<usize>width << 2)
+      const query = start + (<usize>(h * headWidth) << 2)
+      const key = start + (<usize>(width + (h / group) * headWidth) << 2)
+      const value = key + (<usize>(keyValueHeads * headWidth) << 2)
       const dout = dy + ((<usize>(b * length) * <usize>width + <usize>(h * headWidth)) << 2)
       for (let i0 = last; i0 >= 0; i0 -= ROWS) {
         const rows = min(ROWS, length - i0)
-        const keys = i0 + rows
+        const first = firstSeen(i0, window)
+        const keys = i0 + rows - first
+        const from = (<usize>first * <usize>stride) << 2
+        const k = qkv + key + from
+        const v = qkv + value + from
         const dblock = dout + ((<usize>i0 * <usize>width) << 2)
-        const qblock = (<usize>i0 * <usize>stride) << 2
-        probabilities(q, k, stride, i0, rows, keys, headWidth, p, length, packing)
-        gemm(true, false, keys, headWidth, rows, p, length, dblock, width, dv, stride, i0 < last, packing)
+        const qblock = query + ((<usize>i0 * <usize>stride) << 2)
+        const add = !whole || i0 < last || h % group > 0
+        probabilities(qkv + query, k, stride, i0, rows, first, keys, headWidth, window, p, length, packing)
+        gemm(true, false, keys, headWidth, rows, p, length, dblock, width, dqkv + value + from, stride, add, packing)
         gemm(false, true, rows, keys, headWidth, dblock, width, v, stride, dp, length, false, packing)
         for (let i = 0; i < rows; i++) {
           const at = (<usize>i * <usize>length) << 2
           softmaxGradientRow(p + at, dp + at, keys, scale)
         }
-        gemm(false, false, rows, headWidth, keys, dp, length, k, stride, dq + qblock, stride, false, packing)
-        gemm(true, false, keys, headWidth, rows, dp, length, q + qblock, stride, dk, stride, i0 < last, packing)
+        gemm(false, false, rows, headWidth, keys, dp, length, k, stride, dqkv + qblock, stride, false, packing)
+        gemm(true, false, keys, headWidth, rows, dp, length, qkv + qblock, stride, dqkv + key + from, stride, add, packing)
       }
     }
   }
@@ -103,22 +126,25 @@ function softmaxGradientRow(p: usize, dp: usize, width: i32, scale: f32): void {
 }
 
 /**
- * One new token of one sequence: its key and value are put at `position` of the caches, then its query looks at positions
- * 0 … position. Caches are [heads][capacity][headWidth], so that a head reads its own front to back. `scratch` holds
- * position + 1 floats.
+ * One new token of one sequence: its key and value are put at `position` of the caches, then its query looks at the `window` positions
+ * up to it. Caches are [keyValueHeads][capacity][headWidth], so that a head reads its own front to back. `scratch` holds position + 1
+ * floats.
  */
 export function attendCached(
-  qkv: usize, keys: usize, values: usize, out: usize, position: i32, capacity: i32, heads: i32, headWidth: i32, scratch: usize,
+  qkv: usize, keys: usize, values: usize, out: usize, position: i32, capacity: i32, heads: i32, keyValueHeads: i32, headWidth: i32, window: i32, scratch: usize,
 ): void {
   const scale: f32 = <f32>1 / sqrt<f32>(<f32>headWidth)
   const bytes = <usize>headWidth << 2
-  fillCache(qkv, keys + <usize>position * bytes, values + <usize>position * bytes, 1, capacity, heads, headWidth)
+  const group = heads / keyValueHeads
+  const first = firstSeen(position, window)
+  const seen = position + 1 - first
+  fillCache(qkv, keys + <usize>position * bytes, values + <usize>position * bytes, 1, capacity, heads, keyValueHeads, headWidth)
   for (let h = 0; h < heads; h++) {
     const shift = <usize>h * bytes
-    const head = <usize>capacity * shift
-    scores(qkv + shift, keys + head, position + 1, headWidth, scratch)
-    softmaxRow(scratch, position + 1, position + 1, scale)
-    weighted(scratch, values + head, position + 1, headWidth, out + shift)
+    const head = <usize>capacity * <usize>(h / group) * bytes + <usize>first * bytes
+    scores(qkv + shift, keys + head, seen, headWidth, scratch)
+    softmaxRow(scratch, seen, seen, scale)
+    weighted(scratch, values + head, seen, headWidth, out + shift)
   }
 }
 
@@ -216,16 +242,17 @@ function weighted(p: usize, values: usize, count: i32, headWidth: i32, out: usiz
 
 /** Keys and values of `rows` rows of q | k | v go to the first places of the caches of one sequence. */
 export function fillCache(
-  qkv: usize, keys: usize, values: usize, rows: i32, capacity: i32, heads: i32, headWidth: i32,
+  qkv: usize, keys: usize, values: usize, rows: i32, capacity: i32, heads: i32, keyValueHeads: i32, headWidth: i32,
 ): void {
   const bytes = <usize>headWidth << 2
   const width = <usize>heads * bytes
+  const shared = <usize>keyValueHeads * bytes
   for (let r = 0; r < rows; r++) {
-    for (let h = 0; h < heads; h++) {
-      const from = qkv + <usize>(3 * r) * width + <usize>h * bytes
+    for (let h = 0; h < keyValueHeads; h++) {
+      const from = qkv + <usize>r * (width + 2 * shared) + width + <usize>h * bytes
       const to = (<usize>h * <usize>capacity + <usize>r) * bytes
-      memory.copy(keys + to, from + width, bytes)
-      memory.copy(values + to, from + 2 * width, bytes)
+      memory.copy(keys + to, from, bytes)
+      memory.copy(values + to, from + shared, bytes)
     }
   }
 }

@@ -12,4 +12,11 @@ export {
   layerNorm,
   layerNormGradient,
   logSumExp,
+  lookup,
+  lookupGradient,
+  rmsNorm,
+  rmsNormGradient,
+  rotate,
+  swiglu,
+  swigluGradient,
 } from "./layers"

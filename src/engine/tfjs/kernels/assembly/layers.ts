@@ -153,6 +153,171 @@ export function layerNormGradient(
   }
 }
 
+/** out[r] = x[r] · gain / √(mean of squares + epsilon); stats[r] keeps 1/√…. */
+export function rmsNorm(
+  x: usize, gain: usize, out: usize, stats: usize, rows: i32, width: i32, epsilon: f32,
+): void {
+  const bytes = <usize>width << 2
+  const whole = <usize>(width & ~3) << 2
+  for (let r = 0; r < rows; r++) {
+    const row = x + <usize>r * bytes
+    const to = out + <usize>r * bytes
+    let s = f32x4.splat(0)
+    for (let at: usize = 0; at < whole; at += 16) {
+      const v = v128.load(row + at)
+      s = f32x4.relaxed_madd(v, v, s)
+    }
+    let total = sum4(s)
+    for (let at = whole; at < bytes; at += 4) total += load<f32>(row + at) * load<f32>(row + at)
+    const scale: f32 = <f32>1 / sqrt<f32>(total / <f32>width + epsilon)
+    const scale4 = f32x4.splat(scale)
+    for (let at: usize = 0; at < whole; at += 16) {
+      v128.store(to + at, f32x4.mul(f32x4.mul(v128.load(row + at), scale4), v128.load(gain + at)))
+    }
+    for (let at = whole; at < bytes; at += 4) {
+      store<f32>(to + at, load<f32>(row + at) * scale * load<f32>(gain + at))
+    }
+    store<f32>(stats + (<usize>r << 2), scale)
+  }
+}
+
+export function rmsNormGradient(
+  dy: usize, x: usize, gain: usize, stats: usize, dx: usize, dgain: usize, rows: i32, width: i32,
+): void {
+  const bytes = <usize>width << 2
+  const whole = <usize>(width & ~3) << 2
+  memory.fill(dgain, 0, bytes)
+  for (let r = 0; r < rows; r++) {
+    const row = x + <usize>r * bytes
+    const from = dy + <usize>r * bytes
+    const to = dx + <usize>r * bytes
+    const scale = load<f32>(stats + (<usize>r << 2))
+    const scale4 = f32x4.splat(scale)
+    let t = f32x4.splat(0)
+    for (let at: usize = 0; at < whole; at += 16) {
+      const d = v128.load(from + at)
+      const n = f32x4.mul(v128.load(row + at), scale4)
+      t = f32x4.relaxed_madd(f32x4.mul(d, v128.load(gain + at)), n, t)
+      v128.store(dgain + at, f32x4.relaxed_madd(d, n, v128.load(dgain + at)))
+    }
+    let along = sum4(t)
+    for (let at = whole; at < bytes; at += 4) {
+      const d = load<f32>(from + at)
+      const n = load<f32>(row + at) * scale
+      along += d * load<f32>(gain + at) * n
+      store<f32>(dgain + at, load<f32>(dgain + at) + d * n)
+    }
+    along /= <f32>width
+    const along4 = f32x4.splat(along)
+    for (let at: usize = 0; at < whole; at += 16) {
+      const n = f32x4.mul(v128.load(row + at), scale4)
+      const g = f32x4.mul(v128.load(from + at), v128.load(gain + at))
+      v128.store(to + at, f32x4.mul(f32x4.sub(g, f32x4.mul(n, along4)), scale4))
+    }
+    for (let at = whole; at < bytes; at += 4) {
+      const n = load<f32>(row + at) * scale
+      store<f32>(to + at, (load<f32>(from + at) * load<f32>(gain + at) - n * along) * scale)
+    }
+  }
+}
+
+/**
+ * Rotary positions (Su et al., arXiv 2104.09864), in the layout of `transformers`: column c of the first half of a head and column c of
+ * the second are turned as a pair. `turns` holds, for each position, the cosines of all columns of a half, then their sines; row r is at
+ * position r mod length. `sign` −1 turns back. The first `heads` heads of a row are turned, what is behind them is copied; `out` may be x.
+ */
+export function rotate(
+  x: usize, turns: usize, out: usize, rows: i32, length: i32, heads: i32, headWidth: i32, stride: i32, sign: f32,
+): void {
+  const bytes = <usize>stride << 2
+  const half = <usize>(headWidth >> 1) << 2
+  const turned = <usize>(heads * headWidth) << 2
+  const whole = half & ~15
+  const sign4 = f32x4.splat(sign)
+  for (let r = 0; r < rows; r++) {
+    const row = x + <usize>r * bytes
+    const to = out + <usize>r * bytes
+    const cosines = turns + <usize>(r % length) * 2 * half
+    const sines = cosines + half
+    for (let head: usize = 0; head < turned; head += 2 * half) {
+      for (let at: usize = 0; at < whole; at += 16) {
+        const c = v128.load(cosines + at)
+        const s = f32x4.mul(v128.load(sines + at), sign4)
+        const a = v128.load(row + head + at)
+        const b = v128.load(row + head + half + at)
+        v128.store(to + head + at, f32x4.sub(f32x4.mul(a, c), f32x4.mul(b, s)))
+        v128.store(to + head + half + at, f32x4.add(f32x4.mul(b, c), f32x4.mul(a, s)))
+      }
+      for (let at = whole; at < half; at += 4) {
+        const c = load<f32>(cosines + at)
+        const s: f32 = load<f32>(sines + at) * sign
+        const a = load<f32>(row + head + at)
+        const b = load<f32>(row + head + half + at)
+        store<f32>(to + head + at, a * c - b * s)
+        store<f32>(to + head + half + at, b * c + a * s)
+      }
+    }
+    if (to != row) memory.copy(to + turned, row + turned, bytes - turned)
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function logistic4(x: v128): v128 {
+  return f32x4.div(f32x4.splat(1), f32x4.add(f32x4.splat(1), exp4(f32x4.neg(x))))
+}
+
+// @ts-ignore: decorator
+@inline
+function swiglu4(gate: v128, up: v128): v128 {
+  return f32x4.mul(f32x4.mul(gate, logistic4(gate)), up)
+}
+
+/** out[r] = gate · logistic(gate) · up of rows gate | up, `width` floats each (Shazeer, arXiv 2002.05202). */
+export function swiglu(x: usize, out: usize, rows: i32, width: i32): void {
+  const bytes = <usize>width << 2
+  const whole = <usize>(width & ~3) << 2
+  for (let r = 0; r < rows; r++) {
+    const gate = x + 2 * <usize>r * bytes
+    const up = gate + bytes
+    const to = out + <usize>r * bytes
+    for (let at: usize = 0; at < whole; at += 16) {
+      v128.store(to + at, swiglu4(v128.load(gate + at), v128.load(up + at)))
+    }
+    for (let at = whole; at < bytes; at += 4) {
+      const y = swiglu4(f32x4.splat(load<f32>(gate + at)), f32x4.splat(load<f32>(up + at)))
+      store<f32>(to + at, f32x4.extract_lane(y, 0))
+    }
+  }
+}
+
+/** With s the logistic of the gate: d gate = dy·up·s·(1 + gate·(1 − s)), d up = dy·gate·s. */
+export function swigluGradient(dy: usize, x: usize, dx: usize, rows: i32, width: i32): void {
+  const bytes = <usize>width << 2
+  const whole = <usize>(width & ~3) << 2
+  const one = f32x4.splat(1)
+  for (let r = 0; r < rows; r++) {
+    const gate = x + 2 * <usize>r * bytes
+    const dgate = dx + 2 * <usize>r * bytes
+    const from = dy + <usize>r * bytes
+    for (let at: usize = 0; at < whole; at += 16) {
+      const g = v128.load(gate + at)
+      const d = v128.load(from + at)
+      const s = logistic4(g)
+      const slope = f32x4.mul(s, f32x4.relaxed_madd(g, f32x4.sub(one, s), one))
+      v128.store(dgate + at, f32x4.mul(f32x4.mul(d, v128.load(gate + bytes + at)), slope))
+      v128.store(dgate + bytes + at, f32x4.mul(d, f32x4.mul(g, s)))
+    }
+    for (let at = whole; at < bytes; at += 4) {
+      const g = load<f32>(gate + at)
+      const d = load<f32>(from + at)
+      const s = f32x4.extract_lane(logistic4(f32x4.splat(g)), 0)
+      store<f32>(dgate + at, d * load<f32>(gate + bytes + at) * s * (g * (1 - s) + 1))
+      store<f32>(dgate + bytes + at, d * (g * s))
+    }
+  }
+}
+
 /** ½(1 + tanh u) is the logistic function of 2u: no cancellation for small u. */
 // @ts-ignore: decorator
 @inline
@@ -300,5 +465,27 @@ export function embeddingGradient(
     const position = dpositions + <usize>(r % length) * bytes
     add(entry, from, entry, width)
     add(position, from, position, width)
+  }
+}
+
+/** out[r] = table[ids[r]]. */
+export function lookup(ids: usize, table: usize, out: usize, rows: i32, width: i32): void {
+  const bytes = <usize>width << 2
+  for (let r = 0; r < rows; r++) {
+    memory.copy(out + <usize>r * bytes, table + <usize>load<i32>(ids + (<usize>r << 2)) * bytes, bytes)
+  }
+}
+
+/** Rows of `padding` (−1: none) learn nothing. */
+export function lookupGradient(
+  dy: usize, ids: usize, dtable: usize, rows: i32, width: i32, vocabulary: i32, padding: i32,
+): void {
+  const bytes = <usize>width << 2
+  memory.fill(dtable, 0, <usize>vocabulary * bytes)
+  for (let r = 0; r < rows; r++) {
+    const id = load<i32>(ids + (<usize>r << 2))
+    if (id == padding) continue
+    const entry = dtable + <usize>id * bytes
+    add(entry, dy + <usize>r * bytes, entry, width)
   }
 }
