@@ -13,6 +13,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { Engine } from "../engine/Engine.ts"
 import { layer as engineLayer } from "../engine/Engines.ts"
+import { findPython } from "../engine/torch/Environment.ts"
 import { tokenFile } from "../hub/Token.ts"
 import { packageRoot } from "../run/Code.ts"
 import { bytes, table } from "./Table.ts"
@@ -96,6 +97,44 @@ const engine = Effect.gen(function* () {
   ),
 )
 
+const torch = Effect.gen(function* () {
+  const what = "engine torch"
+  const found = findPython()
+  if (found._tag === "Absent")
+    return {
+      what,
+      state: "absent",
+      found: found.problem,
+      hint: `not needed for small models; ${found.hint}`,
+    } satisfies Finding
+  const { commandOf, examine } = yield* Effect.promise(() => import("../engine/torch/TorchEngine.ts"))
+  const { hello, report } = yield* examine({ command: commandOf(found.program) })
+  const gpus = (hello.gpus ?? []).map(
+    ({ name, memoryBytes, bf16 }) => `${name}, ${bytes(memoryBytes)}${bf16 === false ? ", without bf16" : ""}`,
+  )
+  const speed = `${report.matmulGflops.toFixed(0)} GFLOP/s in matrix products`
+  const facts = [
+    `torch ${hello.torch} of ${found.from}`,
+    ...(gpus.length > 0 ? gpus : [`on ${report.backend}`]),
+    hello.cuda && `CUDA ${hello.cuda}`,
+    hello.driver && `driver ${hello.driver}`,
+    speed,
+  ]
+  return { what, state: "ok", found: facts.filter(Boolean).join(", ") } satisfies Finding
+}).pipe(
+  Effect.catch((error) => {
+    const [first = "", ...rest] = error.message.split("\n")
+    const hint = rest.find((line) => line.startsWith("  hint: "))?.slice("  hint: ".length)
+    const last = "lastLines" in error ? error.lastLines?.at(-1) : undefined
+    return Effect.succeed<Finding>({
+      what: "engine torch",
+      state: "note",
+      found: last === undefined ? first : `${first}: ${last}`,
+      hint: hint ?? "`exp setup torch` makes its environment anew",
+    })
+  }),
+)
+
 const native = Effect.sync((): Finding => {
   const { resolve } = createRequire(import.meta.url)
   const names = ["@tensorflow/tfjs-node-gpu", "@tensorflow/tfjs-node"].filter((name) => {
@@ -131,7 +170,7 @@ const python = Effect.gen(function* () {
       what: "Python",
       state: "absent",
       found: `\`${program}\` does not answer`,
-      hint: "needed for the torch engine alone: install Python 3, or name one in EXP_PYTHON",
+      hint: "needed to check releases in transformers, and by `exp setup torch`: install Python 3, or name one in EXP_PYTHON",
     } satisfies Finding
   const [version, torch, transformers] = JSON.parse(said) as [string, string | null, string | null]
   const missing = [torch === null && "torch", transformers === null && "transformers"].filter((name) => name !== false)
@@ -140,7 +179,7 @@ const python = Effect.gen(function* () {
     state: missing.length === 0 ? "ok" : "absent",
     found: `${version}, torch ${torch ?? "not installed"}, transformers ${transformers ?? "not installed"}`,
     ...(missing.length > 0 && {
-      hint: `\`${program} -m pip install ${missing.join(" ")}\`: for the torch engine, and to check releases in transformers`,
+      hint: `\`${program} -m pip install ${missing.join(" ")}\`: to check releases in transformers`,
     }),
   } satisfies Finding
 })
@@ -261,13 +300,13 @@ const text = (findings: ReadonlyArray<Finding>): string => {
 }
 
 export const doctor = Effect.fn("exp doctor")(function* (settings: { readonly runs: string; readonly json: boolean }) {
-  // the engine is measured alone, the rest side by side
-  const measured = yield* engine
+  // engines are measured alone, the rest side by side
+  const measured = [yield* engine, yield* torch]
   const [first, second, third, ...rest] = yield* Effect.all(
     [node, packages, compiler, native, python, gpu, memory, disk(resolve(settings.runs)), git, hub, terminal],
     { concurrency: "unbounded" },
   )
-  const findings: ReadonlyArray<Finding> = [first, second, third, measured, ...rest]
+  const findings: ReadonlyArray<Finding> = [first, second, third, ...measured, ...rest]
   yield* Console.log(settings.json ? JSON.stringify(findings) : text(findings))
   const broken = findings.filter(({ state }) => state === "broken").map(({ what }) => what)
   if (broken.length > 0) return yield* new Unfit({ what: broken })

@@ -75,7 +75,7 @@ export type TrainEvent =
   | { readonly _tag: "Validation"; readonly step: number; readonly losses: ReadonlyArray<DocumentLoss> }
   | { readonly _tag: "Samples"; readonly step: number; readonly tokens: ReadonlyArray<ReadonlyArray<number>> }
   | { readonly _tag: "Checkpoint"; readonly step: number; readonly path: string; readonly state: CheckpointState }
-  /** `telemetryStep`: telemetry up to this step belongs to the resume point, later lines are cut on resume. */
+  /** Telemetry up to this step belongs to the resume point, later lines are cut on resume. */
   | { readonly _tag: "ResumePoint"; readonly step: number; readonly path: string }
 
 export interface DocumentLoss {
@@ -156,9 +156,15 @@ export class EngineFailed extends Schema.TaggedError<EngineFailed>()("EngineFail
   doing: Schema.String,
   problem: Schema.String,
   hint: Schema.String,
+  /** What became of a worker, for who wants to act on it: gone, silent, saying what is no answer, short of memory, of another version. */
+  kind: Schema.optionalKey(Schema.Literals(["absent", "died", "hung", "rubbish", "memory", "version"])),
+  /** What a worker last said to people. */
+  lastLines: Schema.optionalKey(Schema.Array(Schema.String)),
 }) {
   override get message() {
-    return `${this.engine} engine, ${this.doing}: ${this.problem}\n  hint: ${this.hint}`
+    const said = this.lastLines ?? []
+    const last = said.length === 0 ? "" : `\n  its last words:\n${said.map((line) => `    ${line}`).join("\n")}`
+    return `${this.engine} engine, ${this.doing}: ${this.problem}${last}\n  hint: ${this.hint}`
   }
 }
 

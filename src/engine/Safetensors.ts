@@ -40,6 +40,16 @@ export interface Tensor {
   readonly data: Float32Array
 }
 
+/** A tensor whose numbers are fetched when they are written. */
+export interface Streamed {
+  readonly name: string
+  readonly shape: ReadonlyArray<number>
+  /** Fills `to` with the numbers from `first` on: whole rows. */
+  readonly fill: (first: number, to: Float32Array) => void
+}
+
+const sizeOf = (shape: ReadonlyArray<number>): number => shape.reduce((a, b) => a * b, 1)
+
 export interface TensorHeader {
   readonly name: string
   readonly shape: ReadonlyArray<number>
@@ -179,12 +189,13 @@ export const read = (
   })
 
 /** Bytes before the data. */
-export const header = (tensors: ReadonlyArray<Tensor>): Uint8Array => {
+export const header = (tensors: ReadonlyArray<Pick<Tensor, "name" | "shape">>): Uint8Array => {
   const entries: Record<string, unknown> = { __metadata__: { format: "pt" } }
   let offset = 0
-  for (const { name, shape, data } of tensors) {
-    entries[name] = { dtype: "F32", shape, data_offsets: [offset, offset + data.length * 4] }
-    offset += data.length * 4
+  for (const { name, shape } of tensors) {
+    const bytes = 4 * sizeOf(shape)
+    entries[name] = { dtype: "F32", shape, data_offsets: [offset, offset + bytes] }
+    offset += bytes
   }
   const json = Buffer.from(JSON.stringify(entries))
   const padded = Buffer.alloc(8 + Math.ceil(json.length / 8) * 8, " ")
@@ -196,16 +207,17 @@ export const header = (tensors: ReadonlyArray<Tensor>): Uint8Array => {
 /** Writes beside, syncs, renames: the file is whole or absent. Gives its sha256. */
 export const write = (
   path: string,
-  tensors: ReadonlyArray<Tensor>,
+  tensors: ReadonlyArray<Tensor | Streamed>,
 ): Effect.Effect<{ readonly sha256: string; readonly bytes: number }, SafetensorsUnwritable> =>
   Effect.tryPromise({
     try: async () => {
       const sorted = tensors.toSorted((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))
-      sorted.forEach(({ name, shape, data }, i) => {
+      sorted.forEach((tensor, i) => {
+        const { name, shape } = tensor
         if (name === sorted[i + 1]?.name || name === "__metadata__")
           throw new Error(`two tensors are named \`${name}\``)
-        if (data.length !== shape.reduce((a, b) => a * b, 1))
-          throw new Error(`\`${name}\` has ${data.length} numbers, its shape [${shape.join(", ")}] needs others`)
+        if ("data" in tensor && tensor.data.length !== sizeOf(shape))
+          throw new Error(`\`${name}\` has ${tensor.data.length} numbers, its shape [${shape.join(", ")}] needs others`)
       })
       const temporary = `${path}.${process.pid}.tmp`
       await mkdir(dirname(path), { recursive: true })
@@ -220,11 +232,16 @@ export const write = (
             bytes += part.length
           }
           await put(header(sorted))
-          const piece = new Float32Array(PIECE_BYTES / 4)
-          for (const { data } of sorted) {
-            for (let first = 0; first < data.length; first += piece.length) {
-              const part = data.subarray(first, first + piece.length)
-              piece.set(part)
+          let piece = new Float32Array(PIECE_BYTES / 4)
+          for (const tensor of sorted) {
+            const row = tensor.shape.at(-1) ?? 1
+            if (row > piece.length) piece = new Float32Array(row)
+            const most = piece.length - (piece.length % row)
+            const size = sizeOf(tensor.shape)
+            for (let first = 0; first < size; first += most) {
+              const part = piece.subarray(0, Math.min(most, size - first))
+              if ("data" in tensor) part.set(tensor.data.subarray(first, first + part.length))
+              else tensor.fill(first, part)
               await put(new Uint8Array(piece.buffer, 0, part.byteLength))
             }
           }

@@ -1,4 +1,4 @@
-/** What every engine keeps. A new engine passes this suite: `contract("torch", layer)`. */
+/** What every engine keeps, of every family. A new engine passes this suite: `contract("torch", layer)`, `contract("torch", layer, llama)`. */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, layer as vitestLayer } from "@effect/vitest"
@@ -10,19 +10,20 @@ import {
   type TrainEvent,
   type TrainRequest,
 } from "../../src/engine/Engine.ts"
+import { notedEvents, unheard } from "../../src/engine/NotedEvents.ts"
 import * as Safetensors from "../../src/engine/Safetensors.ts"
 import { greedy, standardPresets } from "../../src/model/Decoding.ts"
 import {
-  architecture,
-  golden,
-  goldenRequest,
+  type GoldenModel,
+  goldenRequest as goldenRequestOf,
   goldenRows,
+  gpt2,
   LENGTH,
   norm,
   rowsOfStep,
   STEPS,
   temporaryFolder,
-  writeStart,
+  writeStart as writeStartOf,
   writeTokens,
 } from "./golden.ts"
 
@@ -53,8 +54,36 @@ const document = (id: string, length: number, seed: number) => ({
   ),
 })
 
-export const contract = (name: string, engineLayer: Layer.Layer<Engine, EngineError>): void =>
-  vitestLayer(engineLayer, { excludeTestServices: true })(`the ${name} engine`, (it) => {
+/** Initial weights of each family: an embedding, a projection that adds to the residual stream, a gain. */
+const drawn = {
+  gpt2: ["transformer.wte.weight", "transformer.h.1.mlp.c_proj.weight", "transformer.ln_f.weight"],
+  llama: ["model.embed_tokens.weight", "model.layers.1.mlp.down_proj.weight", "model.norm.weight"],
+} as const
+
+export interface Nature {
+  /** A worker may run ahead of whoever listens: then it notes what it said, and its resume point is where it is. */
+  readonly runsAhead: boolean
+  /**
+   * What a key's bias adds is the same for every position that a query looks at: softmax takes no notice, the gradient is the rounding
+   * of the kernels, and Adam takes full steps along it. Between kernels the norm of the tensor it is a third of differs by so much,
+   * while the other two thirds agree to 1e-8.
+   */
+  readonly keyBias: number
+}
+
+const resumePoints = (folder: string): ReadonlyArray<string> =>
+  readdirSync(folder).filter((name) => name !== "events.ndjson")
+
+export const contract = (
+  name: string,
+  engineLayer: Layer.Layer<Engine, EngineError>,
+  model: GoldenModel = gpt2,
+  { runsAhead, keyBias }: Nature = { runsAhead: false, keyBias: TOLERANCE },
+): void => {
+  const { architecture, golden } = model
+  const goldenRequest = (folder: string) => goldenRequestOf(folder, model)
+  const writeStart = (folder: string) => writeStartOf(folder, model)
+  vitestLayer(engineLayer, { excludeTestServices: true })(`the ${name} engine with a ${architecture.family}`, (it) => {
     it.effect("learns the golden rows as PyTorch does, and writes and continues them the same", () =>
       Effect.gen(function* () {
         const engine = yield* Engine
@@ -84,7 +113,12 @@ export const contract = (name: string, engineLayer: Layer.Layer<Engine, EngineEr
         const [checkpoint] = only(events, "Checkpoint")
         const weights = yield* Safetensors.read(join(checkpoint!.path, "model.safetensors"))
         for (const [tensor, expected] of Object.entries(golden.train.final_weight_norms))
-          near(norm(weights.get(tensor)!.data), expected, TOLERANCE, tensor)
+          near(
+            norm(weights.get(tensor)!.data),
+            expected,
+            /attn\.c_attn\.bias$/.test(tensor) ? keyBias : TOLERANCE,
+            tensor,
+          )
 
         const { prompt, tokens } = golden.greedy_after_training
         const [generation] = yield* engine.generate({
@@ -99,7 +133,7 @@ export const contract = (name: string, engineLayer: Layer.Layer<Engine, EngineEr
       }),
     )
 
-    it.effect("draws the same weights for the same seed, with the deviations of GPT-2", () =>
+    it.effect("draws the same weights for the same seed, with the deviations of its family", () =>
       Effect.gen(function* () {
         const folder = yield* temporary
         const { request } = yield* goldenRequest(folder)
@@ -125,11 +159,12 @@ export const contract = (name: string, engineLayer: Layer.Layer<Engine, EngineEr
           const { data } = weights.get(tensor)!
           return norm(data) / Math.sqrt(data.length)
         }
-        near(deviation("transformer.wte.weight"), 0.02, 0.0005, "embedding")
-        near(deviation("transformer.h.1.mlp.c_proj.weight"), 0.01, 0.0005, "residual projection")
-        assert.strictEqual(deviation("transformer.ln_f.weight"), 1)
+        const [embedding, residual, gain] = drawn[architecture.family]
+        near(deviation(embedding), 0.02, 0.0005, "embedding")
+        near(deviation(residual), 0.01, 0.0005, "residual projection")
+        assert.strictEqual(deviation(gain), 1)
         assert.deepStrictEqual(again, weights)
-        assert.notDeepEqual(others.get("transformer.wte.weight"), weights.get("transformer.wte.weight"))
+        assert.notDeepEqual(others.get(embedding), weights.get(embedding))
       }),
     )
 
@@ -175,13 +210,16 @@ export const contract = (name: string, engineLayer: Layer.Layer<Engine, EngineEr
         )
         while (seen.length < 5) yield* Effect.sleep("5 millis")
         yield* Fiber.interrupt(fiber)
-        const [name] = readdirSync(join(folder, "resume"))
+        const [name] = resumePoints(join(folder, "resume"))
         const step = Number(name!.slice("step_".length))
-        // whoever listens had not finished with step 5: its telemetry will be cut and written again
-        assert.strictEqual(step, 4)
+        // whoever listens had not finished with step 5: its telemetry will be cut and written again, or was noted
+        if (runsAhead) assert.isAtLeast(step, 5)
+        else assert.strictEqual(step, 4)
+        const noted = unheard(notedEvents(join(folder, "resume")), 5, 0)
+        const heard = noted.length > 0 ? noted : seen
         const rest = yield* train({ ...cut, from: { _tag: "Checkpoint", path: join(folder, "resume", name!) } })
         assert.deepStrictEqual(
-          [...arithmetic(seen).filter((event) => event.step <= step), ...arithmetic(rest)],
+          [...arithmetic(heard).filter((event) => event.step <= step), ...arithmetic(rest)],
           arithmetic(whole),
         )
         assert.deepStrictEqual(
@@ -206,7 +244,7 @@ export const contract = (name: string, engineLayer: Layer.Layer<Engine, EngineEr
           only(events, "ResumePoint").map(({ step }) => step),
           [1, 2, 3],
         )
-        assert.deepStrictEqual(readdirSync(join(folder, "resume")), ["step_3"])
+        assert.deepStrictEqual(resumePoints(join(folder, "resume")), ["step_3"])
       }),
     )
 
@@ -459,3 +497,4 @@ export const contract = (name: string, engineLayer: Layer.Layer<Engine, EngineEr
       }),
     )
   })
+}

@@ -1,0 +1,233 @@
+import { execFileSync } from "node:child_process"
+import { join } from "node:path"
+import { assert, describe, expect, it, onTestFinished } from "vitest"
+import { type MemoryQuestion, remedyFor, totalOf, trainingMemory } from "../../src/engine/Memory.ts"
+import { Pool } from "../../src/engine/tfjs/Pool.ts"
+import { Trainer } from "../../src/engine/tfjs/Trainer.ts"
+import { laneCount, trainMemoryBytes } from "../../src/engine/tfjs/TrainMemory.ts"
+import type { Architecture } from "../../src/model/Architecture.ts"
+import { defaultOptimizer } from "../../src/model/Checkpoint.ts"
+
+const gpt2 = (layers: number, width: number, context: number, vocabulary: number): Architecture => ({
+  family: "gpt2",
+  layers,
+  width,
+  heads: width / 32,
+  context,
+  vocabulary,
+})
+const GIB = 2 ** 30
+const host = (gibibytes: number) => ({ device: "host", hostBytes: gibibytes * GIB }) as const
+const gpu = (gibibytes: number) => ({ device: "gpu", gpuBytes: gibibytes * GIB, hostBytes: 64 * GIB }) as const
+const tfjs = { name: "tfjs", precision: "fp32" }
+const torch = (precision: string) => ({ name: "torch", precision })
+
+const ask = (question: Partial<MemoryQuestion>): MemoryQuestion => {
+  const architecture = question.architecture ?? gpt2(4, 256, 256, 4096)
+  return {
+    numerics: tfjs,
+    architecture,
+    rowsPerStep: 16,
+    length: architecture.context,
+    room: host(24),
+    workers: 2,
+    ...question,
+  }
+}
+
+/** The 136 M, 1.06 B and 1.3 B shapes of the reference releases. */
+const small: Architecture = { family: "gpt2", layers: 12, width: 768, heads: 12, context: 2500, vocabulary: 64_000 }
+const apt: Architecture = {
+  family: "llama",
+  layers: 20,
+  width: 2048,
+  heads: 16,
+  keyValueHeads: 16,
+  feedForwardWidth: 5632,
+  ropeTheta: 10_000,
+  normEpsilon: 1e-6,
+  tiedHead: false,
+  context: 2048,
+  vocabulary: 8000,
+}
+const polish: Architecture = { family: "gpt2", layers: 28, width: 1920, heads: 16, context: 1024, vocabulary: 50_000 }
+
+describe("the in-process engine's memory", () => {
+  it("has the shared part that its layout has, to the byte but for alignment", () => {
+    for (const rowsPerStep of [1, 3, 16]) {
+      const architecture = gpt2(2, 64, 64, 512)
+      const without = { ...trainingMemory(ask({ architecture, rowsPerStep, workers: 0 })).parts, runtime: 0 }
+      const shared = trainMemoryBytes(architecture, laneCount(rowsPerStep, 64))
+      assert.closeTo(totalOf(without), shared, 8192)
+    }
+  })
+
+  it.each([
+    ["narrow", gpt2(2, 64, 64, 512), 8],
+    ["wide vocabulary", gpt2(2, 64, 128, 8192), 8],
+    ["deep", gpt2(6, 128, 256, 1024), 8],
+  ] as const)("is what the worker's heap grows to: %s", async (_, architecture, rowsPerStep) => {
+    const pool = new Pool(1, { backend: "wasm" })
+    onTestFinished(() => pool.close())
+    const held = async () => (await pool.all("usage", () => ({})))[0]!.bytes
+    const empty = await held()
+    const trainer = await Trainer.open(pool, architecture, rowsPerStep, architecture.context)
+    await trainer.initialise(1)
+    const rows = new Int32Array(rowsPerStep * (architecture.context + 1)).fill(1)
+    for (let step = 0; step < 2; step++) await trainer.step(rows, step, 1e-4, defaultOptimizer)
+    const grown = (await held()) - empty
+    const { parts } = trainingMemory(ask({ architecture, rowsPerStep, workers: 1 }))
+    const shared = trainMemoryBytes(architecture, laneCount(rowsPerStep, architecture.context))
+    const foretold = totalOf({ ...parts, runtime: 0 }) - shared
+    // what is packed for validation is not there yet; a heap grows by a fifth at a time, and what it was given at first is used too
+    const packed = parts.optimizer / 4
+    assert.isAtMost(grown, 1.25 * foretold + 2 ** 20)
+    assert.isAtLeast(grown + 20 * 2 ** 20, 0.75 * (foretold - packed))
+  })
+
+  it("refuses what WebAssembly cannot address, whatever the machine has", () => {
+    const { lacks } = trainingMemory(ask({ architecture: small, room: host(1000) }))
+    expect(lacks).toMatchInlineSnapshot(`"weights, moments and 8 gradients take 7.1 GiB, WebAssembly addresses 4"`)
+  })
+})
+
+describe("PyTorch's memory on a GPU", () => {
+  const parts = (question: Partial<MemoryQuestion>) =>
+    trainingMemory(ask({ room: gpu(80), architecture: small, rowsPerStep: 96, ...question })).parts
+
+  it("is 16 bytes a parameter, 18 in half precision, and what half as many bits save", () => {
+    const held = ({ weights, gradients, optimizer }: ReturnType<typeof parts>) =>
+      Math.round((10 * (weights + gradients + optimizer)) / 136_128_000) / 10
+    assert.strictEqual(held(parts({ numerics: torch("fp32") })), 16)
+    assert.strictEqual(held(parts({ numerics: torch("bf16") })), 18)
+    assert.strictEqual(held(parts({ numerics: torch("bf16+adam8bit") })), 12)
+    const settings = { offloadOptimizer: true }
+    assert.strictEqual(held(parts({ numerics: torch("bf16"), settings })), 10)
+  })
+
+  it("is shared out over several GPUs where one cannot hold it", () => {
+    const question = ask({ numerics: torch("bf16"), architecture: apt, rowsPerStep: 64, room: gpu(12) })
+    const settings = { processes: 4, offloadOptimizer: false }
+    const { how, lacks } = trainingMemory({ ...question, settings })
+    assert.isUndefined(lacks)
+    assert.include(how.join(), "weights and moments shared out over 4 processes")
+    assert.isDefined(trainingMemory({ ...question, settings: { ...settings, sharding: "ddp" } }).lacks)
+  })
+
+  it("never holds micro-batch × context × vocabulary", () => {
+    const settings = { microBatchRows: 6 }
+    const { logits } = parts({ numerics: torch("bf16"), settings })
+    assert.isBelow(logits, (6 * 2500 * 64_000 * 4) / 3)
+  })
+
+  it("is kept below the card by taking fewer rows, then computing activations twice, then moving moments", () => {
+    const how = (architecture: Architecture, gibibytes: number, precision: string) =>
+      trainingMemory(ask({ numerics: torch(precision), architecture, rowsPerStep: 96, room: gpu(gibibytes) }))
+    const rows = [8, 12, 16, 24].map((gibibytes) => Number(/\d+/.exec(how(small, gibibytes, "bf16").how[0]!)![0]))
+    assert.deepStrictEqual(
+      rows,
+      rows.toSorted((a, b) => a - b),
+    )
+    assert.isAbove(rows[3]!, rows[0]!)
+    expect(how(small, 16, "bf16").lacks).toBeUndefined()
+    expect(how(apt, 24, "bf16").lacks).toBeUndefined()
+    expect(how(polish, 12, "fp16")).toMatchObject({
+      how: ["micro-batches of 1 row", "activations computed twice", "moments in the machine's memory"],
+    })
+    expect(how(polish, 12, "fp16").lacks).toBeUndefined()
+    expect(how(polish, 8, "fp16").lacks).toMatch(/^it takes [\d.]+ GiB, the GPU has 8.0 GiB$/)
+  })
+})
+
+describe("the change that would make it fit", () => {
+  const impossible: ReadonlyArray<Partial<MemoryQuestion>> = [
+    { room: host((0.95 * totalOf(trainingMemory(ask({})).parts)) / GIB) },
+    { architecture: small },
+    { architecture: apt },
+    {
+      numerics: torch("bf16"),
+      architecture: small,
+      room: gpu(8),
+      settings: { microBatchRows: 12, activationCheckpointing: false },
+    },
+    {
+      numerics: torch("bf16"),
+      architecture: small,
+      room: gpu(4),
+      settings: { activationCheckpointing: false, offloadOptimizer: false },
+    },
+    { numerics: torch("bf16"), architecture: apt, room: gpu(16), settings: { offloadOptimizer: false } },
+    { numerics: torch("bf16+adam8bit"), architecture: apt, room: gpu(10), settings: { offloadOptimizer: false } },
+    { numerics: torch("fp16"), architecture: polish, room: gpu(8) },
+    { numerics: torch("fp32"), architecture: polish, room: host(16) },
+  ]
+
+  it("is the least there is, and with it the training fits", () => {
+    const changes = impossible.map((question) => {
+      assert.isDefined(trainingMemory(ask(question)).lacks)
+      const remedy = remedyFor(ask(question))!
+      assert.isUndefined(trainingMemory(remedy.question).lacks)
+      return remedy.change
+    })
+    expect(changes).toMatchInlineSnapshot(`
+      [
+        "set EXP_WORKERS=1: slower, and the same bits",
+        "take the PyTorch engine: \`--engine torch\`",
+        "take the PyTorch engine: \`--engine torch\`, and recompute activations: \`--engine-set activationCheckpointing=true\`",
+        "take fewer rows at once: \`--engine-set microBatchRows=6\`",
+        "recompute activations: \`--engine-set activationCheckpointing=true\`",
+        "keep moments of 8 bits: \`--precision bf16+adam8bit\`",
+        "keep the moments in the machine's memory: \`--engine-set offloadOptimizer=true\`",
+        "take 16 layers instead of 28",
+        "recompute activations: \`--engine-set activationCheckpointing=true\`, and keep moments of 8 bits: \`--precision fp32+adam8bit\`",
+      ]
+    `)
+  })
+
+  it("is none where one layer of the shape is too much", () => {
+    assert.isUndefined(remedyFor(ask({ architecture: apt, room: host(4) })))
+  })
+})
+
+const python = process.env["EXP_PYTHON"]
+const absent = python === undefined ? "EXP_PYTHON names no Python with PyTorch" : undefined
+
+/** Bytes that three steps of the worker's own trainer make a process grow by. */
+const grows = (architecture: Architecture, rows: number): number => {
+  const script = `
+import json, resource, sys
+import torch
+from exp_torch.memory import Plan
+from exp_torch.parallel import Group
+from exp_torch.trainer import Arithmetic, Trainer
+shape, rows, optimizer = json.loads(sys.argv[1])
+with open("/proc/self/statm") as file: before = int(file.read().split()[1]) * resource.getpagesize()
+cpu = torch.device("cpu")
+trainer = Trainer(shape, optimizer, rows, shape["context"], cpu, Arithmetic(torch.float32, False, False), Group(), False)
+trainer.initialise(1)
+trainer.arrange(Plan(rows, 0, False))
+data = torch.ones((rows, shape["context"] + 1), dtype=torch.int64)
+for step in (1, 2, 3): trainer.step(data, 1e-4, step, 1.0)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+`
+  const argument = JSON.stringify([architecture, rows, defaultOptimizer])
+  const environment = { PYTHONPATH: join(import.meta.dirname, "../../engines/torch"), MALLOC_MMAP_MAX_: "0" }
+  return Number(
+    execFileSync(python!, ["-c", script, argument], { env: { ...process.env, ...environment }, encoding: "utf8" }),
+  )
+}
+
+describe.skipIf(absent !== undefined || process.platform !== "linux")(
+  `PyTorch's memory on the host${absent === undefined ? "" : ` (skipped: ${absent})`}`,
+  () => {
+    it("is what the worker's process grows to", { timeout: 240_000 }, () => {
+      const architecture = gpt2(4, 256, 256, 4096)
+      const settings = { microBatchRows: 8, activationCheckpointing: false }
+      const question = ask({ numerics: torch("fp32"), architecture, rowsPerStep: 8, settings })
+      const foretold = totalOf({ ...trainingMemory(question).parts, runtime: 0 })
+      const grown = grows(architecture, 8)
+      assert.isAtLeast(grown, 0.7 * foretold)
+      assert.isAtMost(grown, 1.4 * foretold)
+    })
+  },
+)
