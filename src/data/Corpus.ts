@@ -20,9 +20,11 @@ import {
   type Part,
   type Role,
   type SourceInventory,
+  type SourceOrigin,
   type SourceRights,
   type Split,
 } from "../model/Corpus.ts"
+import { DatasetIndex } from "../model/Dataset.ts"
 import type { Progress } from "./BpeTrainer.ts"
 import {
   batchesOf,
@@ -106,8 +108,10 @@ export class SourceTooVaried extends Schema.TaggedError<SourceTooVaried>()("Sour
 export const problemOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
 
 export interface CorpusRequest {
-  /** Folder of `<source>.<ext>`, or one file. */
-  readonly from: string
+  /** Folder of `<source>.<ext>`, or one file, for what is not in `texts`. */
+  readonly from?: string | undefined
+  /** Folders of data sets that were brought here (`src/model/Dataset.ts`). */
+  readonly texts?: ReadonlyArray<string> | undefined
   /** Where a source in the language `code` is looked for that `from` does not have: people bring texts, hardly ever code. */
   readonly fallback?: string | undefined
   /** Sources by language. */
@@ -168,8 +172,27 @@ const MAX_ATTRIBUTIONS = 100_000
 
 const none = () => ({ documents: 0, bytes: 0, characters: 0, words: 0 })
 
-const located = Effect.fnUntraced(function* (request: Pick<CorpusRequest, "from" | "fallback" | "train" | "evaluate">) {
-  const { from, fallback } = request
+type Places = Pick<CorpusRequest, "from" | "texts" | "fallback" | "train" | "evaluate">
+
+const nowhere = { sources: new Map<string, ReadonlyArray<LocatedSource>>(), others: [], shared: false }
+
+/** Data sets that were brought here, by the source each of them is. */
+const broughtIn = Effect.fnUntraced(function* (folders: ReadonlyArray<string>) {
+  const brought = new Map<string, { readonly index: DatasetIndex; readonly file: LocatedSource }>()
+  for (const folder of folders) {
+    const index = yield* readDatasetIndex(folder)
+    const file = `${index.source}.jsonl`
+    if (brought.has(index.source)) return yield* new SourceNamedTwice({ source: index.source })
+    brought.set(index.source, {
+      index,
+      file: { source: index.source, path: join(folder, file), file, format: "jsonl", shared: false },
+    })
+  }
+  return brought
+})
+
+const located = Effect.fnUntraced(function* (request: Places) {
+  const { from, texts = [], fallback } = request
   const wanted = wantedOf(request)
   for (const [index, { source }] of wanted.entries()) {
     if (wanted.findIndex((other) => other.source === source) !== index) return yield* new SourceNamedTwice({ source })
@@ -177,11 +200,18 @@ const located = Effect.fnUntraced(function* (request: Pick<CorpusRequest, "from"
     if (/[/\\\0]/.test(source) || source.startsWith("."))
       return yield* new SourceNameUnusable({ source, file: "experiment" })
   }
-  const listing = yield* list(from)
+  const brought = yield* broughtIn(texts)
+  const listing = from === undefined ? nowhere : yield* list(from)
+  const place = from ?? "texts"
   const fallbackListing = fallback === undefined ? undefined : yield* Effect.option(list(fallback))
-  const files: Array<Wanted & { readonly file: LocatedSource }> = []
+  const files: Array<Wanted & { readonly file: LocatedSource; readonly index?: DatasetIndex }> = []
   for (const each of wanted) {
-    const file = yield* find(from, listing, each.source).pipe(
+    const there = brought.get(each.source)
+    if (there !== undefined) {
+      files.push({ ...each, ...there })
+      continue
+    }
+    const file = yield* find(place, listing, each.source).pipe(
       Effect.catchTag("SourceUnknown", (unknown) =>
         each.language !== CODE ||
         fallback === undefined ||
@@ -204,13 +234,12 @@ const located = Effect.fnUntraced(function* (request: Pick<CorpusRequest, "from"
     )
     files.push({ ...each, file })
   }
-  return { listing, files }
+  const unused = [...brought.keys()].filter((source) => !files.some((each) => each.source === source))
+  return { listing, files, unused }
 })
 
 /** By source, the file it is read from and that file's sha256: what of a corpus' outside bears identity. */
-export const fingerprints = Effect.fn("data.fingerprints")(function* (
-  request: Pick<CorpusRequest, "from" | "fallback" | "train" | "evaluate">,
-) {
+export const fingerprints = Effect.fn("data.fingerprints")(function* (request: Places) {
   const { files } = yield* located(request)
   const sums = new Map<string, string>()
   const prints: Array<readonly [string, { readonly file: string; readonly sha256: string }]> = []
@@ -222,16 +251,22 @@ export const fingerprints = Effect.fn("data.fingerprints")(function* (
   return Object.fromEntries(prints)
 })
 
+const originOf = ({ repository, commit, files }: DatasetIndex): SourceOrigin => ({
+  repository,
+  commit,
+  files: files.map(({ path, bytes, sha256 }) => ({ path, bytes, sha256 })),
+})
+
 export const buildCorpus = Effect.fn("data.buildCorpus")(function* (request: CorpusRequest) {
   const { out, progress, split: shares = defaultSplit, rights = {} } = request
-  const { listing, files } = yield* located(request)
+  const { listing, files, unused } = yield* located(request)
   const writing = (path: string) => (cause: unknown) => new CorpusUnwritable({ path, problem: problemOf(cause) })
   yield* Effect.tryPromise({ try: () => mkdir(join(out, "documents"), { recursive: true }), catch: writing(out) })
 
   const sources: Array<SourceInventory> = []
   let read = 0
   let expected = 0
-  for (const { source, language, role, file } of files) {
+  for (const { source, language, role, file, index: brought } of files) {
     let held = new BigUint64Array(1 << 10)
     let total = 0
     yield* forEachBatch(file, language, (documents) => {
@@ -263,7 +298,7 @@ export const buildCorpus = Effect.fn("data.buildCorpus")(function* (request: Cor
     const licenses = new Map<string, number>()
     const attributions = new Set<string>()
     const terms = new Set<string>()
-    const said: SourceRights = Object.hasOwn(rights, source) ? rights[source]! : {}
+    const said: SourceRights = { ...brought?.rights, ...(Object.hasOwn(rights, source) && rights[source]) }
     const counts = { train: none(), validation: none(), holdout: none() }
     const path = join(out, "documents", `${source}.jsonl`)
     let index = 0
@@ -315,6 +350,7 @@ export const buildCorpus = Effect.fn("data.buildCorpus")(function* (request: Cor
       role,
       file: file.file,
       sha256,
+      ...(brought !== undefined && { dataset: originOf(brought) }),
       licenses: Object.fromEntries([...licenses].sort(([a], [b]) => byCodeUnit(a, b))),
       attributions: [...attributions].sort(byCodeUnit),
       terms: [...terms].sort(byCodeUnit),
@@ -324,6 +360,7 @@ export const buildCorpus = Effect.fn("data.buildCorpus")(function* (request: Cor
 
   const named = new Set(files.map(({ file }) => `${file.path}\n${file.source}`))
   const leftAlone = [
+    ...unused,
     ...listing.others,
     ...[...listing.sources.values()]
       .flat()
@@ -339,14 +376,15 @@ export const buildCorpus = Effect.fn("data.buildCorpus")(function* (request: Cor
   return { ...inventory, leftAlone }
 }, keepSmall)
 
-export const readInventory = Effect.fn("data.readInventory")(function* (folder: string) {
-  const unreadable = (cause: unknown) => new CorpusUnreadable({ path: folder, problem: problemOf(cause) })
-  const text = yield* Effect.tryPromise({
-    try: () => readFile(join(folder, "inventory.json"), "utf8"),
-    catch: unreadable,
+const reading = <A>(file: string, schema: Schema.Codec<A, unknown>) =>
+  Effect.fnUntraced(function* (folder: string) {
+    const unreadable = (cause: unknown) => new CorpusUnreadable({ path: folder, problem: problemOf(cause) })
+    const text = yield* Effect.tryPromise({ try: () => readFile(join(folder, file), "utf8"), catch: unreadable })
+    return yield* Schema.decodeUnknownEffect(Schema.fromJsonString(schema))(text).pipe(Effect.mapError(unreadable))
   })
-  return yield* Schema.decodeUnknownEffect(Schema.fromJsonString(Inventory))(text).pipe(Effect.mapError(unreadable))
-})
+
+export const readInventory = reading("inventory.json", Inventory)
+const readDatasetIndex = reading("dataset.json", DatasetIndex)
 
 const isDocument = (value: unknown): value is Document => {
   if (typeof value !== "object" || value === null) return false

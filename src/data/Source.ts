@@ -174,7 +174,7 @@ export type SourceError = typeof SourceError.Type
 export const isSourceError = Schema.is(SourceError)
 
 /** Foreign code throws anything; the readers below throw their own errors, which pass. */
-const sourceErrorOf =
+export const sourceErrorOf =
   (file: string) =>
   (cause: unknown): SourceError =>
     isSourceError(cause)
@@ -193,7 +193,7 @@ export interface SourceDocument {
   readonly record: number
 }
 
-type Format = "jsonl" | "jsonl.gz" | "parquet" | "txt"
+export type Format = "jsonl" | "jsonl.gz" | "parquet" | "txt"
 
 export interface LocatedSource {
   readonly source: string
@@ -211,7 +211,8 @@ const formatOf = (file: string): { readonly stem: string; readonly format: Forma
 }
 
 /** A source becomes a file name, so it must not climb out of its folder or hide. */
-const isUsableName = (name: string): boolean => name.length <= 60 && /^[\p{L}\p{N}_][\p{L}\p{N}_.-]*$/u.test(name)
+export const isUsableName = (name: string): boolean =>
+  name.length <= 60 && /^[\p{L}\p{N}_][\p{L}\p{N}_.-]*$/u.test(name)
 
 /** Batches of lines without their line feed, numbered from 1; a byte order mark at the start is left out. */
 async function* linesOf(path: string, file: string, zipped: boolean) {
@@ -257,7 +258,7 @@ async function* linesOf(path: string, file: string, zipped: boolean) {
 }
 
 /** Fields of a record before anything is known about them. */
-interface Fields {
+export interface Fields {
   readonly record: number
   readonly get: (name: string) => unknown
 }
@@ -271,7 +272,10 @@ const decodeUtf8 = (bytes: Uint8Array, file: string, record: number): string => 
   }
 }
 
-async function* jsonRecords({ path, file, format }: LocatedSource): AsyncGenerator<ReadonlyArray<Fields>> {
+/** A file to be read, by the name that complaints give it. */
+export type Readable = Pick<LocatedSource, "path" | "file" | "format">
+
+async function* jsonRecords({ path, file, format }: Readable): AsyncGenerator<ReadonlyArray<Fields>> {
   for await (const lines of linesOf(path, file, format === "jsonl.gz")) {
     const records: Array<Fields> = []
     for (const { number, bytes } of lines) {
@@ -293,7 +297,7 @@ async function* jsonRecords({ path, file, format }: LocatedSource): AsyncGenerat
   }
 }
 
-async function* textRecords({ path, file }: LocatedSource): AsyncGenerator<ReadonlyArray<Fields>> {
+async function* textRecords({ path, file }: Readable): AsyncGenerator<ReadonlyArray<Fields>> {
   let lines: Array<string> = []
   let bytesHeld = 0
   let record = 0
@@ -324,15 +328,19 @@ async function* textRecords({ path, file }: LocatedSource): AsyncGenerator<Reado
 
 const FIELDS = ["id", "text", "source", "lang", "license", "attribution", "origin", "terms"]
 
-async function* parquetRecords({ path, file }: LocatedSource): AsyncGenerator<ReadonlyArray<Fields>> {
+async function* parquetRecords(
+  { path, file }: Readable,
+  columns: ReadonlyArray<string>,
+  text: string,
+): AsyncGenerator<ReadonlyArray<Fields>> {
   let record = 0
   try {
-    await using table = await openParquet(path, FIELDS)
+    await using table = await openParquet(path, columns)
     const invalid = (field: string, problem: string) => new SourceFieldInvalid({ file, record: 1, field, problem })
-    if (!table.names.has("text")) throw invalid("text", "is no column of this file")
+    if (!table.names.has(text)) throw invalid(text, "is no column of this file")
     for (const [field, problem] of table.unfit) throw invalid(field, problem)
     for await (const batch of table.batches())
-      yield batch.get("text")!.map((_, row) => {
+      yield batch.get(text)!.map((_, row) => {
         const number = ++record
         return {
           record: number,
@@ -352,9 +360,14 @@ async function* parquetRecords({ path, file }: LocatedSource): AsyncGenerator<Re
   }
 }
 
-const recordsOf = (located: LocatedSource): AsyncGenerator<ReadonlyArray<Fields>> =>
+/** The records of a file in batches; of a table those columns, the one with the texts among them. */
+export const recordsOf = (
+  located: Readable,
+  columns: ReadonlyArray<string> = FIELDS,
+  text = "text",
+): AsyncGenerator<ReadonlyArray<Fields>> =>
   located.format === "parquet"
-    ? parquetRecords(located)
+    ? parquetRecords(located, columns, text)
     : located.format === "txt"
       ? textRecords(located)
       : jsonRecords(located)

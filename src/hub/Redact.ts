@@ -16,3 +16,9 @@ export const redact = (text: string, token?: Redacted.Redacted<string>): string 
     .replaceAll(/\bBearer\s+[^\s"']+/gi, "Bearer <token>")
     .slice(0, 500)
 }
+
+/** On one line, and without what would steer a terminal or cannot be seen: the words may be those of a stranger's file. */
+export const plainly = (words: string): string =>
+  words
+    .replaceAll(/\s*\n\s*/g, "; ")
+    .replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (sign) => `\\u{${sign.codePointAt(0)!.toString(16)}}`)

@@ -56,6 +56,14 @@ export const defaultSplit: Split = { validation: 0.05, holdout: 0.05, minimumDoc
 
 const Counts = Schema.Struct({ documents: Natural, bytes: Natural, characters: Natural, words: Natural })
 
+/** Where the documents of a source were brought from: which bytes of which data set of the hub. */
+export const SourceOrigin = Schema.Struct({
+  repository: Schema.String,
+  commit: Schema.String,
+  files: Schema.Array(Schema.Struct({ path: Schema.String, bytes: Natural, sha256: Schema.String })),
+})
+export type SourceOrigin = typeof SourceOrigin.Type
+
 export const SourceInventory = Schema.Struct({
   source: Schema.String,
   language: Schema.String,
@@ -63,6 +71,7 @@ export const SourceInventory = Schema.Struct({
   /** sha256 of the file the documents were read from. */
   file: Schema.String,
   sha256: Schema.String,
+  dataset: Schema.optionalKey(SourceOrigin),
   licenses: Schema.Record(Schema.String, Natural),
   /** Attribution sentences found in the records (`attribution` or `origin` field), each once, sorted. */
   attributions: Schema.Array(Schema.String),

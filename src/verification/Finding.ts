@@ -36,10 +36,6 @@ export const within = (check: CheckName): { readonly ok: Say; readonly wrong: Sa
 /** Of an error: what happened, without the hint, which speaks to whoever makes releases. */
 const firstLines = (text: string): string => text.split(/\n\s*hint:/)[0]!.trim()
 
-/** On one line, and without what would steer a terminal or cannot be seen: the words may be those of a stranger's file. */
-export const plainly = (words: string): string =>
-  words
-    .replaceAll(/\s*\n\s*/g, "; ")
-    .replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (sign) => `\\u{${sign.codePointAt(0)!.toString(16)}}`)
+export { plainly } from "../hub/Redact.ts"
 
 export const isWrong = ({ state }: Finding): boolean => state === "wrong"

@@ -62,6 +62,8 @@ interface Discussion {
 
 export interface Repository {
   private: boolean
+  /** Its files are for whoever has an account, its listing for everybody. */
+  gated?: boolean
   readonly commits: Map<string, Commit>
   readonly refs: Map<string, string>
   readonly tags: Map<string, string>
@@ -90,9 +92,11 @@ export interface HubSettings {
 
 class Refuse extends Error {
   readonly status: number
-  constructor(status: number, message: string) {
+  readonly headers: Readonly<Record<string, string>>
+  constructor(status: number, message: string, headers: Readonly<Record<string, string>> = {}) {
     super(message)
     this.status = status
+    this.headers = headers
   }
 }
 
@@ -132,6 +136,8 @@ export class HubServer {
   readonly violations: Array<string> = []
   /** What happens between the last look of whoever merges and the merge, once. */
   beforeMerge: (() => void) | undefined
+  /** Pieces that answers are sent in, and what is waited before each. */
+  drip: { readonly bytes: number; readonly milliseconds: number } | undefined
   readonly #settings: HubSettings
   readonly #parts = new Map<string, Map<number, Buffer>>()
   readonly #signature = randomBytes(8).toString("hex")
@@ -189,6 +195,23 @@ export class HubServer {
   seed(name: string, files: Readonly<Record<string, string>>, isPrivate = false): void {
     this.#create(name, isPrivate)
     this.push(name, "main", files)
+  }
+
+  /** A data set, as `datasets/org/name` among the repositories. Gives its commit. */
+  seedDataset(name: string, files: Readonly<Record<string, Uint8Array>>, is: Partial<Repository> = {}): string {
+    const full = `datasets/${name}`
+    const repository = Object.assign(this.repositories.get(full) ?? this.#create(full, false), is)
+    const tree = new Map(this.#head(repository, "main").tree)
+    for (const [path, bytes] of Object.entries(files)) {
+      const content = Buffer.from(bytes)
+      if (!isLarge(path, content.length)) tree.set(path, this.#small(content))
+      else {
+        const oid = sha256(content)
+        this.objects.set(oid, content)
+        tree.set(path, { bytes: content.length, blob: blobOf(pointer(oid, content.length)), sha256: oid })
+      }
+    }
+    return this.#commit(full, repository, "main", tree, "files of a data set")
   }
 
   /** A commit of somebody else's to `main` or a pull request. */
@@ -304,7 +327,7 @@ export class HubServer {
       if (flip && this.#flips(place, request, body)) failing.done = true
     } catch (cause) {
       if (!(cause instanceof Refuse)) throw cause
-      answer = { ...json({ error: cause.message }), status: cause.status }
+      answer = { ...json({ error: cause.message }, cause.headers), status: cause.status }
     }
     if (failing?.kind === "answer lost") {
       failing.done = true
@@ -334,7 +357,17 @@ export class HubServer {
   #answer(response: ServerResponse, method: string, { status, headers = {}, body = Buffer.alloc(0) }: Answer): void {
     if (response.destroyed) return
     response.writeHead(status, { "Content-Length": String(body.length), ...headers })
-    response.end(method === "HEAD" ? undefined : body)
+    if (method === "HEAD" || this.drip === undefined || body.length <= this.drip.bytes)
+      return void response.end(method === "HEAD" ? undefined : body)
+    void this.#pour(response, body, this.drip)
+  }
+
+  async #pour(response: ServerResponse, body: Buffer, drip: NonNullable<HubServer["drip"]>): Promise<void> {
+    for (let at = 0; at < body.length && !response.destroyed; at += drip.bytes) {
+      await new Promise((resolve) => setTimeout(resolve, drip.milliseconds))
+      response.write(body.subarray(at, at + drip.bytes))
+    }
+    response.end()
   }
 
   #account({ headers }: IncomingMessage): Account | undefined {
@@ -355,7 +388,7 @@ export class HubServer {
 
   #repository(name: string, account: Account | undefined): Repository {
     const repository = this.repositories.get(name)
-    const [namespace] = name.split("/")
+    const [namespace] = name.replace(/^datasets\//, "").split("/")
     const may = account?.name === namespace || account?.orgs?.some((org) => org.name === namespace)
     if (repository === undefined || (repository.private && !may))
       throw new Refuse(account === undefined ? 401 : 404, "Repository not found")
@@ -418,14 +451,15 @@ export class HubServer {
     }
     const batch = /^\/([^/]+\/[^/]+)\.git\/info\/lfs\/objects\/batch$/.exec(path)
     if (batch !== null) return this.#batch(request, batch[1]!, parsed())
-    const file = /^\/([^/]+\/[^/]+)\/resolve\/([^/]+)\/(.+)$/.exec(path)
+    const file = /^\/((?:datasets\/)?[^/]+\/[^/]+)\/resolve\/([^/]+)\/(.+)$/.exec(path)
     if (file !== null) {
       const [, name, revision, at] = file as unknown as [string, string, string, string]
       return this.#resolveFile(name, decodeURIComponent(revision), decodeURIComponent(at), account)
     }
-    const cached = /^\/api\/resolve-cache\/models\/([^/]+\/[^/]+)\/([^/]+)\/(.+)$/.exec(path)
+    const cached = /^\/api\/resolve-cache\/(models|datasets)\/([^/]+\/[^/]+)\/([^/]+)\/(.+)$/.exec(path)
     if (cached !== null) {
-      const [, name, oid, at] = cached as unknown as [string, string, string, string]
+      const [, kind, own, oid, at] = cached as unknown as [string, string, string, string, string]
+      const name = kind === "models" ? own : `datasets/${own}`
       const [, commit] = this.#at(this.#repository(name, account), oid)
       const entry = commit.tree.get(decodeURIComponent(at))!
       return this.#ranged(request, flip ? flipped(entry.content!) : entry.content!, {
@@ -433,9 +467,10 @@ export class HubServer {
         ETag: `"${entry.blob}"`,
       })
     }
-    const model = /^\/api\/models\/([^/]+\/[^/]+)(?:\/(.*))?$/.exec(path)
+    const model = /^\/api\/(models|datasets)\/([^/]+\/[^/]+)(?:\/(.*))?$/.exec(path)
     if (model === null) throw new Refuse(404, `no such page: ${path}`)
-    const [, name = "", rest = ""] = model
+    const [, kind, own = "", rest = ""] = model
+    const name = kind === "models" ? own : `datasets/${own}`
     const repository = this.#repository(name, account)
     return this.#model(request, url, name, repository, rest, body, flip)
   }
@@ -468,7 +503,11 @@ export class HubServer {
       })
     }
     if (method === "GET" && what === "tree")
-      return this.#listing(url, this.#at(repository, decodeURIComponent(more[0]!))[1])
+      return this.#listing(
+        url,
+        this.#at(repository, decodeURIComponent(more[0]!))[1],
+        more.slice(1).map(decodeURIComponent).join("/"),
+      )
     if (method === "POST" && what === "paths-info") {
       const { tree } = this.#at(repository, decodeURIComponent(more[0]!))[1]
       return json(
@@ -533,7 +572,9 @@ export class HubServer {
     throw new Refuse(404, `no such page: ${rest}`)
   }
 
-  #listing(url: URL, { tree }: Commit): Answer {
+  #listing(url: URL, { tree: whole }: Commit, below: string): Answer {
+    const tree = new Map([...whole].filter(([path]) => below === "" || path.startsWith(`${below}/`)))
+    if (tree.size === 0) throw new Refuse(404, `${below} does not exist`, { "X-Error-Code": "EntryNotFound" })
     const entries = [...tree].sort(([a], [b]) => (a < b ? -1 : 1)).map(([path, entry]) => entryOf(path, entry))
     const folders = new Set(
       [...tree.keys()].flatMap((path) =>
@@ -704,7 +745,10 @@ export class HubServer {
   }
 
   #resolveFile(name: string, revision: string, path: string, account: Account | undefined): Answer {
-    const [oid, commit] = this.#at(this.#repository(name, account), revision)
+    const repository = this.#repository(name, account)
+    if (repository.gated && account === undefined)
+      throw new Refuse(401, "Access to this data set is restricted", { "X-Error-Code": "GatedRepo" })
+    const [oid, commit] = this.#at(repository, revision)
     const entry = commit.tree.get(path)
     if (entry === undefined)
       return {
@@ -719,7 +763,7 @@ export class HubServer {
           headers: {
             ...common,
             ETag: `"${entry.blob}"`,
-            Location: `/api/resolve-cache/models/${name}/${oid}/${encoded}`,
+            Location: `/api/resolve-cache/${name.startsWith("datasets/") ? name : `models/${name}`}/${oid}/${encoded}`,
           },
         }
       : {
