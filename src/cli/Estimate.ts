@@ -1,9 +1,10 @@
 /**
  * How long a whole run still takes: each kind of step has a pace, seconds per amount of work (optimizer steps where the plan knows
- * them, else one), learned from those of its kind that ran before in this run. Kinds not seen yet make the figure a lower bound.
+ * them, else one), learned from those of its kind that ran before in this run. For kinds not seen yet the forecast stands in; those
+ * it does not know either make the figure a lower bound.
  */
 import type { Progress } from "../plan/Work.ts"
-import type { PlannedWork } from "../run/Reporter.ts"
+import type { Foretold, PlannedWork } from "../run/Reporter.ts"
 
 interface Pace {
   readonly amount: number
@@ -14,14 +15,12 @@ interface Pace {
 interface Share {
   readonly steps: number
   readonly amount: number
+  /** Seconds by the forecast, and of how many steps. */
+  readonly foretold: number
+  readonly told: number
 }
 
-const nothing: Share = { steps: 0, amount: 0 }
-
-const add = (shares: Map<string, Share>, { kind, amount }: PlannedWork, times: 1 | -1): void => {
-  const before = shares.get(kind) ?? nothing
-  shares.set(kind, { steps: before.steps + times, amount: before.amount + times * amount })
-}
+const nothing: Share = { steps: 0, amount: 0, foretold: 0, told: 0 }
 
 export interface TimeLeft {
   readonly seconds: number
@@ -36,12 +35,29 @@ export class Estimate {
   readonly #paces = new Map<string, Pace>()
   readonly #running = new Map<string, { readonly began: number; share: number }>()
   readonly #now: () => number
+  readonly #foretold: ReadonlyMap<string, number | undefined>
 
   /** `now` in seconds. */
-  constructor(work: ReadonlyArray<PlannedWork>, now: () => number = () => performance.now() / 1000) {
+  constructor(
+    work: ReadonlyArray<PlannedWork>,
+    now: () => number = () => performance.now() / 1000,
+    forecast: ReadonlyArray<Foretold> = [],
+  ) {
     this.#left = new Map(work.map((one) => [one.step, one]))
-    for (const one of this.#left.values()) add(this.#kinds, one, 1)
+    this.#foretold = new Map(forecast.map(({ step, seconds }) => [step, seconds]))
+    for (const one of this.#left.values()) this.#add(this.#kinds, one, 1)
     this.#now = now
+  }
+
+  #add(shares: Map<string, Share>, { step, kind, amount }: PlannedWork, times: 1 | -1): void {
+    const before = shares.get(kind) ?? nothing
+    const seconds = this.#foretold.get(step)
+    shares.set(kind, {
+      steps: before.steps + times,
+      amount: before.amount + times * amount,
+      foretold: before.foretold + times * (seconds ?? 0),
+      told: before.told + (seconds === undefined ? 0 : times),
+    })
   }
 
   started(step: string): void {
@@ -56,7 +72,7 @@ export class Estimate {
   /** Done without work, or given up. */
   ended(step: string): void {
     const planned = this.#left.get(step)
-    if (planned !== undefined) add(this.#kinds, planned, -1)
+    if (planned !== undefined) this.#add(this.#kinds, planned, -1)
     this.#left.delete(step)
     this.#running.delete(step)
   }
@@ -83,12 +99,15 @@ export class Estimate {
       if (planned === undefined || share <= 0.02) continue
       seconds += ((this.#now() - began) * (1 - share)) / share
       known++
-      add(others, planned, -1)
+      this.#add(others, planned, -1)
     }
-    for (const [kind, { steps, amount }] of others) {
+    for (const [kind, { steps, amount, foretold, told }] of others) {
       const pace = this.#paces.get(kind)
-      if (pace === undefined) unknown += steps
-      else {
+      if (pace === undefined) {
+        seconds += foretold
+        known += told
+        unknown += steps - told
+      } else {
         seconds += (pace.seconds / pace.amount) * amount
         known += steps
       }

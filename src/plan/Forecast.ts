@@ -7,6 +7,7 @@ export interface Total {
   readonly steps: number
   readonly optimizerSteps: number
   readonly tokens: number
+  readonly flops: number
   readonly diskBytes: number
   /** Of the largest model. */
   readonly parameters: number
@@ -14,12 +15,13 @@ export interface Total {
   readonly exact: boolean
 }
 
-const nothing: Total = { steps: 0, optimizerSteps: 0, tokens: 0, diskBytes: 0, parameters: 0, exact: true }
+const nothing: Total = { steps: 0, optimizerSteps: 0, tokens: 0, flops: 0, diskBytes: 0, parameters: 0, exact: true }
 
 const add = (total: Total, forecast: Forecast, times: number): Total => ({
   steps: total.steps + times,
   optimizerSteps: total.optimizerSteps + times * (forecast.optimizerSteps ?? 0),
   tokens: total.tokens + times * (forecast.tokens ?? 0),
+  flops: total.flops + times * (forecast.flops ?? 0),
   diskBytes: total.diskBytes + times * (forecast.diskBytes ?? 0),
   parameters: Math.max(total.parameters, forecast.parameters ?? 0),
   exact: total.exact,

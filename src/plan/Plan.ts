@@ -8,9 +8,17 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import type { Architecture } from "../model/Architecture.ts"
 import { type Any, Many, type Ref } from "../model/Artifact.ts"
 import { suggestion } from "../model/DidYouMean.ts"
 import { digest } from "../model/Digest.ts"
+import {
+  type EngineChoice,
+  type EngineName,
+  engineNames,
+  type Precision,
+  parsePrecision,
+} from "../model/EngineChoice.ts"
 import type { Resources } from "./Resources.ts"
 import type { Definition } from "./Step.ts"
 
@@ -51,15 +59,37 @@ export interface Forecast {
   readonly parameters?: number
   readonly optimizerSteps?: number
   readonly tokens?: number
+  /** Floating-point operations of the training. */
+  readonly flops?: number
+  /** What an engine is asked to do, for whoever knows its pace and its memory. */
+  readonly compute?: Compute
   readonly diskBytes?: number
   /** Written beside the result and gone when it is done: resume points. */
   readonly scratchBytes?: number
+}
+
+export interface Compute {
+  readonly architecture: Architecture
+  readonly training?: {
+    readonly rowsPerStep: number
+    /** Steps taken before; absent where only the run will tell. */
+    readonly startStep?: number
+    /** Times that the validation part is measured on the way, and a checkpoint is written. */
+    readonly validations: number
+    readonly checkpoints: number
+  }
+  /** Times that all documents of a part are measured. */
+  readonly passes?: { readonly validation?: number; readonly holdout?: number }
+  /** Texts drawn, and tokens of each at most; so many texts are asked for at once. */
+  readonly drawn?: { readonly texts: number; readonly newTokens: number; readonly atOnce: number }
 }
 
 export class Recorder extends Context.Service<
   Recorder,
   {
     readonly add: (node: Omit<Node, "id">) => Effect.Effect<string, PlanError>
+    /** Which engine the experiment asks for. */
+    readonly choose: (choice: EngineChoice) => Effect.Effect<void, PlanError>
     /** Bodies of fan-outs around. */
     readonly depth: number
     /** Whether a step may refer to it: a step recorded before, here or around, or the item of a fan-out around. */
@@ -86,6 +116,7 @@ export const record = <A, E>(
 ) =>
   Effect.suspend(() => {
     const nodes = new Map<string, Node>()
+    let engine: EngineChoice | undefined
     const recorder = Recorder.of({
       depth: around === undefined ? 0 : around.recorder.depth + 1,
       knows: (ref) =>
@@ -96,10 +127,22 @@ export const record = <A, E>(
           if (!nodes.has(id)) nodes.set(id, { id, ...node })
           return id
         }),
+      choose: (choice) =>
+        Effect.suspend(() => {
+          if (engine === undefined && nodes.size === 0 && around === undefined) {
+            engine = choice
+            return Effect.void
+          }
+          return new PlanError({
+            step: "engine",
+            problem: engine === undefined ? "it comes after a step" : "it is said twice",
+            hint: "one engine does all that is computed: say it once, on the first line of the experiment",
+          })
+        }),
     })
     return program.pipe(
       Effect.provideService(Recorder, recorder),
-      Effect.map((value) => ({ value, nodes: [...nodes.values()], knows: recorder.knows })),
+      Effect.map((value) => ({ value, nodes: [...nodes.values()], engine, knows: recorder.knows })),
     )
   })
 
@@ -232,6 +275,8 @@ export interface Plan {
   readonly experiment: string
   readonly parameters: Readonly<Record<string, string | number | boolean>>
   readonly nodes: ReadonlyArray<Node>
+  /** What the experiment itself asks for. */
+  readonly engine?: EngineChoice
 }
 
 export const plan = Effect.fnUntraced(function* (
@@ -245,9 +290,38 @@ export const plan = Effect.fnUntraced(function* (
       hint: "letters, digits, `.`, `_` and `-` make a name",
     })
   const parameters = yield* parametersOf(experiment, given)
-  const { nodes } = yield* record(experiment.program(parameters))
-  return { experiment: experiment.name, parameters, nodes }
+  const { nodes, engine } = yield* record(experiment.program(parameters))
+  return { experiment: experiment.name, parameters, nodes, ...(engine !== undefined && { engine }) }
 })
+
+/**
+ * Which engine computes, and how exactly: `--engine` and `--precision` of a command line go before it, and without either it is tfjs.
+ * Results of one engine are not another's: name and precision are in the key of every step that computes. `auto` is torch where it is
+ * installed. Fails when it is not the first thing that the experiment says.
+ *
+ * @example
+ * yield* engine("torch", { precision: "bf16+adam8bit" })
+ */
+export const engine = (
+  name: EngineName,
+  options: { readonly precision?: Precision } = {},
+): Effect.Effect<void, PlanError, Recorder> =>
+  Effect.gen(function* () {
+    const recorder = yield* Recorder
+    const refuse = (problem: string, hint: string) => new PlanError({ step: "engine", problem, hint })
+    if (!engineNames.includes(name))
+      return yield* refuse(`there is no engine \`${name}\``, suggestion(name, engineNames))
+    if (options.precision === undefined) return yield* recorder.choose({ engine: name })
+    const precision = parsePrecision(options.precision)
+    if (precision === undefined)
+      return yield* refuse(
+        `\`${options.precision}\` is no precision`,
+        "`fp32`, `bf16` or `fp16`, such as `bf16+adam8bit`",
+      )
+    if (name === "tfjs" && precision !== "fp32")
+      return yield* refuse(`tfjs computes in fp32, not in ${precision}`, 'ask for `engine("torch", …)`')
+    yield* recorder.choose({ engine: name, precision })
+  })
 
 type Body<A, B> = (item: A) => Generator<Effect.Effect<any, PlanError, Recorder>, B, never>
 /** What a fan-out over things to come may yield: one artifact, or a list whose length the plan knows. */

@@ -4,6 +4,7 @@
  * Declaring and doing live in one file of `src/steps/`, but the doing is reached only when a step runs and loads its heavy modules
  * by `import()`, so planning loads no engine.
  */
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
@@ -25,6 +26,12 @@ export interface Foresight {
   readonly check: (params: any, folder: string) => Effect.Effect<void, any, any>
 }
 
+/**
+ * What a step needs of the world and a run can ask for before it begins: that it is refused in its first second and not in its last.
+ * Given its parameters; gives what could not be told now, in words.
+ */
+export type Beforehand = (params: any) => Effect.Effect<string | undefined, any, any>
+
 /** What the run needs to know of a kind, whatever its parameters are. */
 export interface Definition {
   readonly kind: string
@@ -36,38 +43,64 @@ export interface Definition {
   readonly elastic: ReadonlyArray<string>
   /** The output *is* one of the inputs: a selection. */
   readonly transparent: boolean
-  /** Parameters that name files outside, and what of them bears identity: their content. */
-  readonly outside?: (params: any) => Effect.Effect<unknown, any, any>
+  readonly outside?: Outside
   /** Inputs for which the whole selection, its comparison included, bears identity. */
   readonly wholeSelection?: ReadonlyArray<string>
   /** Work may go on from what an interrupted attempt left in the output folder. */
   readonly resumable?: boolean
   readonly foresees?: Foresight
+  readonly beforehand?: Beforehand
   /** Bytes it will write, by what its inputs weigh on disk: for kinds whose plan cannot know. */
   readonly writes?: Writes
   readonly run?: Doing
 }
 
+/**
+ * Parameters that name things outside, and what of them bears identity: the content of files, the commit that a branch stands for. What
+ * it gives stands in the key in place of the parameters of that name. `given`: the parameters that each input was made with. Fails with
+ * an `OutsideUnknown` where that cannot be told now.
+ */
+export type Outside = (params: any, given: MadeWith) => Effect.Effect<unknown, any, any>
+/** By input, the parameters of each step it came from. */
+export type MadeWith = Readonly<Record<string, ReadonlyArray<any>>>
+
+/** Part of a key lies where nobody can look now: a plan says so, and a run fails. */
+export class OutsideUnknown extends Schema.TaggedError<OutsideUnknown>()("OutsideUnknown", {
+  /** In a plan: `needs the network`. */
+  lacks: Schema.String,
+  problem: Schema.String,
+  hint: Schema.String,
+}) {
+  override get message() {
+    return `${this.problem}\n  hint: ${this.hint}`
+  }
+}
+
+/** Whether the world is only looked at, for a plan: somebody waits, and nothing is lost when it does not answer. */
+export const Looking = Context.Reference<boolean>("exp/plan/Looking", { defaultValue: () => false })
+
 /** Encoded parameters, and bytes on disk of each input. */
 type Writes = (params: any, inputBytes: Readonly<Record<string, number>>) => number
 
 type HandleClass<A> = abstract new (...args: Array<any>) => A
-type Inputs = Record<string, HandleClass<any> | readonly [HandleClass<any>] | Optional<HandleClass<any>>>
+type One = HandleClass<any> | readonly [HandleClass<any>]
+type Inputs = Record<string, One | Optional<One>>
 interface Optional<C> {
   readonly optional: C
 }
 /** An input that may be left out: then it is no part of the step's identity either. */
-export const optional = <C extends HandleClass<any>>(input: C): Optional<C> => ({ optional: input })
+export const optional = <const C extends One>(input: C): Optional<C> => ({ optional: input })
 /** Lists may be nested: what `each` inside `each` returns goes in as it is. */
 export type Nested<A> = ReadonlyArray<A | Many<A> | Nested<A>>
 type OptionalOf<I extends Inputs> = { [K in keyof I]: I[K] extends Optional<any> ? K : never }[keyof I]
-type Given<I extends Inputs> = {
-  readonly [K in Exclude<keyof I, OptionalOf<I>>]: I[K] extends readonly [HandleClass<infer A>]
-    ? Nested<A> | Many<A>
-    : I[K] extends HandleClass<infer A>
-      ? A
-      : never
-} & { readonly [K in OptionalOf<I>]?: I[K] extends Optional<HandleClass<infer A>> ? A | undefined : never }
+type Handed<C> = C extends readonly [HandleClass<infer A>]
+  ? Nested<A> | Many<A>
+  : C extends HandleClass<infer A>
+    ? A
+    : never
+type Given<I extends Inputs> = { readonly [K in Exclude<keyof I, OptionalOf<I>>]: Handed<I[K]> } & {
+  readonly [K in OptionalOf<I>]?: I[K] extends Optional<infer C> ? Handed<C> | undefined : never
+}
 type Flat<T> = { readonly [K in keyof T]: T[K] } & {}
 /** Parameters and inputs in one flat object: what the caller writes, and what a type error shows. */
 export type Arguments<P extends Schema.Struct.Fields, I extends Inputs> = Flat<
@@ -88,9 +121,10 @@ export interface Declaration<P extends Schema.Struct.Fields, I extends Inputs, O
   readonly transparent?: boolean
   readonly elastic?: ReadonlyArray<keyof P & string>
   readonly wholeSelection?: ReadonlyArray<keyof I & string>
-  readonly outside?: (params: any) => Effect.Effect<unknown, any, any>
+  readonly outside?: Outside
   readonly resumable?: boolean
   readonly foresees?: Foresight
+  readonly beforehand?: Beforehand
   readonly label?: (params: Schema.Struct<P>["Type"], inputs: Given<I>) => string
   /** Checks that need parameters and inputs together. */
   readonly check?: (params: Schema.Struct<P>["Type"], inputs: Given<I>) => Problem | undefined
@@ -106,7 +140,7 @@ const handles = (given: unknown): ReadonlyArray<Any | Many<Any>> =>
 
 /** The class of an input's handles, and whether there may be several. */
 const wantedBy = (input: Inputs[string]): readonly [HandleClass<Any>, boolean] =>
-  typeof input === "function" ? [input, false] : "optional" in input ? [input.optional, false] : [input[0], true]
+  typeof input === "function" ? [input, false] : "optional" in input ? wantedBy(input.optional) : [input[0], true]
 
 /** Declare a kind of step. The result is what experiments call. */
 export const make = <const Kind extends string, P extends Schema.Struct.Fields, I extends Inputs, Out>(
@@ -126,6 +160,7 @@ export const make = <const Kind extends string, P extends Schema.Struct.Fields, 
     resumable: declaration.resumable ?? false,
     ...(declaration.outside && { outside: declaration.outside }),
     ...(declaration.foresees && { foresees: declaration.foresees }),
+    ...(declaration.beforehand && { beforehand: declaration.beforehand }),
     ...(declaration.wholeSelection && { wholeSelection: declaration.wholeSelection }),
     ...(declaration.writes && { writes: declaration.writes }),
   }

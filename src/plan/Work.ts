@@ -28,6 +28,8 @@ export interface Work {
   readonly key: string
   readonly identity: string
   readonly params: Readonly<Record<string, unknown>>
+  /** What of the world its key was made with: a branch may be elsewhere by now. */
+  readonly outside?: unknown
   readonly inputs: Readonly<Record<string, ReadonlyArray<Input>>>
   /** Where the result is written. */
   readonly out: string

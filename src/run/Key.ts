@@ -4,6 +4,7 @@
 import type { Numerics } from "../engine/Engine.ts"
 import { digest } from "../model/Digest.ts"
 import type { Node } from "../plan/Plan.ts"
+import type { MadeWith } from "../plan/Step.ts"
 import { artifactName, type InputRecord, type Manifest } from "../store/Manifest.ts"
 
 export interface Keyed {
@@ -43,6 +44,15 @@ export const keyOf = (
     artifact: artifactName(definition.kind, key),
   }
 }
+
+/** By input, the parameters of the steps it came from: what some keys need to know of the world hangs on them. */
+export const madeWith = (
+  inputs: Readonly<Record<string, ReadonlyArray<InputRecord>>>,
+  manifests: (artifact: string) => Manifest,
+): MadeWith =>
+  Object.fromEntries(
+    Object.entries(inputs).map(([name, records]) => [name, records.map(({ artifact }) => manifests(artifact).params)]),
+  )
 
 /** A selection counts as what it chose, unless the whole of it is asked for. */
 const identityOf = (record: InputRecord, whole: boolean, manifests: (artifact: string) => Manifest): string => {

@@ -5,16 +5,17 @@ import * as Effect from "effect/Effect"
 import { Engine } from "../engine/Engine.ts"
 import type { Ref } from "../model/Artifact.ts"
 import type { Node } from "../plan/Plan.ts"
+import { Looking, type Outside, OutsideUnknown } from "../plan/Step.ts"
 import type { InputRecord, Manifest } from "../store/Manifest.ts"
 import { Store } from "../store/Store.ts"
 import { turns, within } from "./FanOut.ts"
-import { keyOf } from "./Key.ts"
+import { keyOf, madeWith } from "./Key.ts"
 
 export type Standing =
   | { readonly _tag: "Cached"; readonly artifact: string; readonly code: string }
   | { readonly _tag: "WillRun"; readonly artifact: string }
-  /** Its inputs are not there yet, so neither is its key. */
-  | { readonly _tag: "NotKnownYet" }
+  /** Its inputs are not there yet, so neither is its key; or what else it is made of cannot be looked at now. */
+  | { readonly _tag: "NotKnownYet"; readonly lacks?: string }
 
 export interface Survey {
   /** By step; copies of a fan-out's body have ids of their own. */
@@ -58,6 +59,17 @@ export const survey = Effect.fn("survey")(function* (nodes: ReadonlyArray<Node>)
       if (chosen !== undefined) yield* remember(chosen)
     })
 
+  const lookOutside = (node: Node, outside: Outside, inputs: Readonly<Record<string, ReadonlyArray<InputRecord>>>) =>
+    (
+      outside(
+        node.params,
+        madeWith(inputs, (name) => manifests.get(name)!),
+      ) as Effect.Effect<unknown, unknown>
+    ).pipe(
+      Effect.provideService(Looking, true),
+      Effect.catch((cause) => (cause instanceof OutsideUnknown ? Effect.succeed(cause) : Effect.fail(cause))),
+    )
+
   const look = (node: Node): Effect.Effect<void, unknown> =>
     Effect.gen(function* () {
       standing.set(node.id, { _tag: "NotKnownYet" })
@@ -70,9 +82,9 @@ export const survey = Effect.fn("survey")(function* (nodes: ReadonlyArray<Node>)
       given.set(node.id, inputs)
       if (node.body !== undefined) return yield* unfold(node, node.body, inputs["of"]!)
       const outside =
-        node.definition.outside === undefined
-          ? undefined
-          : yield* node.definition.outside(node.params) as Effect.Effect<unknown, unknown>
+        node.definition.outside === undefined ? undefined : yield* lookOutside(node, node.definition.outside, inputs)
+      if (outside instanceof OutsideUnknown)
+        return void standing.set(node.id, { _tag: "NotKnownYet", lacks: outside.lacks })
       const { artifact, identity } = keyOf(node, inputs, (name) => manifests.get(name)!, outside, numerics)
       const manifest = yield* store.find(artifact)
       if (manifest === undefined) return void standing.set(node.id, { _tag: "WillRun", artifact })

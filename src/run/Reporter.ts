@@ -2,6 +2,7 @@
  * What a run says while it runs. Renderers (terminal, plain lines, NDJSON) listen; the journal writes everything down.
  */
 import * as Context from "effect/Context"
+import type { DeviceReading } from "../engine/Telemetry.ts"
 import type { Resources } from "../plan/Resources.ts"
 import type { Progress } from "../plan/Work.ts"
 import type { Capacity } from "./Machine.ts"
@@ -11,6 +12,14 @@ export interface PlannedWork {
   readonly step: string
   readonly kind: string
   readonly amount: number
+}
+
+/** What is expected of one step. */
+export interface Foretold {
+  readonly step: string
+  readonly seconds?: number
+  readonly memoryBytes?: number
+  readonly diskBytes?: number
 }
 
 export type RunEvent =
@@ -23,6 +32,10 @@ export type RunEvent =
       /** Steps side by side at most, and what there is for them. */
       readonly jobs: number
       readonly machine: Capacity
+      /** Absent where nothing is computed, or the plan is too long to ask. */
+      readonly forecast?: ReadonlyArray<Foretold>
+      /** Who computes and why, where somebody asked for an engine. */
+      readonly engine?: string
     }
   | { readonly _tag: "StepCached"; readonly step: string; readonly label: string; readonly artifact: string }
   | {
@@ -34,6 +47,8 @@ export type RunEvent =
       readonly resources: Resources
     }
   | { readonly _tag: "StepProgress"; readonly step: string; readonly label: string; readonly progress: Progress }
+  /** What the engine says of its device while the step runs: `device.jsonl` of the run's folder has it, the journal does not. */
+  | { readonly _tag: "StepDevice"; readonly step: string; readonly label: string; readonly reading: DeviceReading }
   | { readonly _tag: "StepNote"; readonly step: string; readonly label: string; readonly text: string }
   | {
       readonly _tag: "StepFinished"
@@ -41,6 +56,10 @@ export type RunEvent =
       readonly label: string
       readonly artifact: string
       readonly seconds: number
+      /** Of the artifact's files. */
+      readonly bytes: number
+      /** Most that was held while it ran, by this process or by the engine's own. */
+      readonly peakMemoryBytes?: number
     }
   | { readonly _tag: "StepFailed"; readonly step: string; readonly label: string; readonly error: string }
   | { readonly _tag: "FanOut"; readonly step: string; readonly label: string; readonly items: number }

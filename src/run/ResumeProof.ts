@@ -189,11 +189,24 @@ export const prove = Effect.fn("ResumeProof.prove")(function* (
     Stream.takeUntil((event) => event._tag === "Step" && event.step > middle),
     Stream.runDrain,
   )
-  const [resumedFrom] = stepsIn(join(cut, "resume"))
-  if (resumedFrom === undefined)
-    return yield* refuse(`the ${numerics.name} engine left no resume point`, "report this: an interruption lost work")
+  let [resumedFrom] = stepsIn(join(cut, "resume"))
+  let point = join(cut, "resume", checkpointName(resumedFrom ?? middle))
+  if (resumedFrom === undefined) {
+    // a worker that ran ahead was done before it could be interrupted: it goes on from a checkpoint in the middle instead
+    if (!existsSync(join(cut, "checkpoints", checkpointName(to))))
+      return yield* refuse(`the ${numerics.name} engine left no resume point`, "report this: an interruption lost work")
+    const short = join(scratch, "short")
+    yield* Stream.runDrain(
+      engine.train({
+        ...request(origin, start, short),
+        endStep: middle,
+        checkpoints: { folder: join(short, "checkpoints"), at: [middle], moments: true },
+      }),
+    )
+    resumedFrom = middle
+    point = join(short, "checkpoints", checkpointName(middle))
+  }
   options.say(`steps ${resumedFrom} to ${to}, from the resume point`)
-  const point = join(cut, "resume", checkpointName(resumedFrom))
   yield* Stream.runDrain(engine.train(request(point, resumedFrom, join(scratch, "resumed"))))
 
   const last = checkpointName(to)

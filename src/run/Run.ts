@@ -17,10 +17,12 @@ import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
 import { letGrow } from "../data/YoungSpace.ts"
 import { Engine } from "../engine/Engine.ts"
+import { Remarks } from "../engine/Remarks.ts"
 import { Telemetry } from "../engine/Telemetry.ts"
 import type { Ref } from "../model/Artifact.ts"
 import type { Node } from "../plan/Plan.ts"
 import { ordinary } from "../plan/Resources.ts"
+import type { MadeWith, Outside } from "../plan/Step.ts"
 import type { Input, Lineage, Outcome, RunFacts, Work } from "../plan/Work.ts"
 import { Room } from "../store/Disk.ts"
 import type { InputRecord, Manifest } from "../store/Manifest.ts"
@@ -29,7 +31,7 @@ import { codeDigest } from "./Code.ts"
 import { turns, withBodies, within } from "./FanOut.ts"
 import { foreseen } from "./Foresight.ts"
 import { frontier } from "./Frontier.ts"
-import { keyOf } from "./Key.ts"
+import { keyOf, madeWith } from "./Key.ts"
 import { type Machine, thisMachine, tooSmall } from "./Machine.ts"
 import { Places } from "./Places.ts"
 import { Reporter } from "./Reporter.ts"
@@ -87,7 +89,7 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
   /** What this run knows, by identity: stands in for the same thing out of an artifact of another length. */
   const standIns = new Map<string, InputRecord>()
   const known = new Map<string, Deferred.Deferred<Known, StepFailed>>()
-  const makers = new Map<string, Semaphore.Semaphore>()
+  const makers = new Map<string, { readonly turn: Semaphore.Semaphore; length: number }>()
   const ahead = foreseen(nodes)
   const manifestsSeen = new Map<string, Manifest>()
   const manifestOf = (artifact: string): Manifest => {
@@ -195,11 +197,14 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
   /** Steps that make the same artifact do it one after the other, and only the first of them takes a place. */
   const alone = <A, E, R>(artifact: string, work: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
     Effect.suspend(() => {
-      const mine = makers.get(artifact) ?? Semaphore.makeUnsafe(1)
-      makers.set(artifact, mine)
+      const line = makers.get(artifact) ?? { turn: Semaphore.makeUnsafe(1), length: 0 }
+      makers.set(artifact, line)
+      line.length++
       return Effect.ensuring(
-        mine.withPermits(1)(work),
-        Effect.sync(() => makers.delete(artifact)),
+        line.turn.withPermits(1)(work),
+        Effect.sync(() => {
+          if (--line.length === 0) makers.delete(artifact)
+        }),
       )
     })
 
@@ -213,7 +218,10 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
         ),
       )
       if (node.body !== undefined) return yield* fanOut(node, node.body, inputs["of"]!)
-      const outside = definition.outside === undefined ? undefined : yield* outsideOf(definition.outside, node.params)
+      const outside =
+        definition.outside === undefined
+          ? undefined
+          : yield* outsideOf(definition.outside, node.params, madeWith(inputs, manifestOf))
       const keyed = keyOf(node, inputs, manifestOf, outside, engine.numerics)
       const named = { step: node.id, label: node.label, artifact: keyed.artifact }
       const resources = node.resources ?? ordinary
@@ -247,6 +255,7 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
               key: keyed.key,
               identity: keyed.identity,
               params: node.params,
+              outside,
               inputs: given,
               out,
               scratch,
@@ -263,6 +272,7 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
               Effect.provideService(Telemetry, (reading) =>
                 reporter.emit({ _tag: "StepDevice", step: node.id, label: node.label, reading }),
               ),
+              Effect.provideService(Remarks, emitNote),
             )
             return Effect.map(
               room.within({ folders: [out, scratch], bytes: bytesToWrite(node, given) }, doing),
@@ -417,8 +427,8 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
   return [...results.values()] as ReadonlyArray<StepResult>
 })
 
-const outsideOf = (outside: NonNullable<Node["definition"]["outside"]>, params: unknown) =>
-  outside(params) as Effect.Effect<unknown, unknown, Services>
+const outsideOf = (outside: Outside, params: unknown, given: MadeWith) =>
+  outside(params, given) as Effect.Effect<unknown, unknown, Services>
 
 /** The part of a plan that is needed for the steps of one kind, or with one label or id. */
 export const until = (nodes: ReadonlyArray<Node>, wanted: string): ReadonlyArray<Node> | undefined => {

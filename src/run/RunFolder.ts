@@ -13,7 +13,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from "n
 import { basename, join, relative } from "node:path"
 import { isPlatform } from "../store/Failed.ts"
 import { replace } from "../store/Files.ts"
-import { append } from "../store/Journal.ts"
+import { append, settle } from "../store/Journal.ts"
 import type { RunEvent } from "./Reporter.ts"
 import { withoutSecrets } from "./Secrets.ts"
 
@@ -54,8 +54,11 @@ export const create = (runs: string, experiment: string, date: Date): string => 
   }
 }
 
-export const writeRecord = (folder: string, record: RunRecord): void =>
+/** What it says is never ahead of the journal: that is on disk first. */
+export const writeRecord = (folder: string, record: RunRecord): void => {
+  settle(join(folder, "journal.ndjson"))
   replace(join(folder, "run.json"), `${JSON.stringify(withoutSecrets(record), null, 2)}\n`)
+}
 
 export const readRecord = (folder: string): RunRecord | undefined => {
   try {
@@ -81,7 +84,7 @@ export const list = (
         .sort((a, b) => Date.parse(a.record.startedAt) - Date.parse(b.record.startedAt))
 
 export const journal = (folder: string, event: RunEvent): void => {
-  if (event._tag !== "StepProgress")
+  if (event._tag !== "StepProgress" && event._tag !== "StepDevice")
     append(join(folder, "journal.ndjson"), { at: new Date().toISOString(), ...withoutSecrets(event) })
 }
 

@@ -11,6 +11,7 @@ import type { Manifest } from "../store/Manifest.ts"
 import { Store } from "../store/Store.ts"
 import { codeDigest } from "./Code.ts"
 import { type Field, fields, type Making } from "./Fields.ts"
+import { madeWith } from "./Key.ts"
 import { oneByOne, survey } from "./Peek.ts"
 
 interface Named {
@@ -38,6 +39,8 @@ export type Reason = Named &
     | { readonly _tag: "Waits"; readonly for: string }
     /** It is, or reads, what comes out of a fan-out that has more items than the plan allows. */
     | { readonly _tag: "FansOut"; readonly of: string }
+    /** What it is, or waits for, is made of something in the world that cannot be looked at now. */
+    | { readonly _tag: "Unseen"; readonly of: string; readonly lacks: string }
   )
 
 const withoutCopy = (id: string): string => id.replaceAll(/\[\d+\]/g, "")
@@ -105,7 +108,10 @@ export const why = Effect.fn("Why.why")(function* (nodes: ReadonlyArray<Node>, w
       const outside =
         definition.outside === undefined
           ? undefined
-          : ((yield* definition.outside(node.params) as Effect.Effect<unknown, unknown>) as Manifest["outside"])
+          : ((yield* definition.outside(
+              node.params,
+              madeWith(inputs.get(node.id)!, (artifact) => manifests.get(artifact)!),
+            ) as Effect.Effect<unknown, unknown>) as Manifest["outside"])
       return {
         kind: definition.kind,
         version: definition.version,
@@ -132,6 +138,11 @@ export const why = Effect.fn("Why.why")(function* (nodes: ReadonlyArray<Node>, w
         const sources = before(node)
         const first = all.find((one) => sources.has(one) && standing.get(one.id)?._tag === "WillRun")
         if (first !== undefined) return { ...own, _tag: "Waits", for: first.id } satisfies Reason
+        for (const one of [node, ...sources]) {
+          const there = standing.get(one.id)
+          if (there?._tag === "NotKnownYet" && there.lacks !== undefined)
+            return { ...own, _tag: "Unseen", of: one.label, lacks: there.lacks } satisfies Reason
+        }
         const fanOut = node.body === undefined ? [...sources].find((one) => one.body !== undefined) : node
         return { ...own, _tag: "FansOut", of: (fanOut ?? node).label } satisfies Reason
       }

@@ -17,6 +17,15 @@ describe("the time a run still takes", () => {
     expect(new Estimate(work, () => 0).left()).toBeUndefined()
   })
 
+  it("is what was foretold, for kinds that have not run yet", () => {
+    const forecast = work.map(({ step }, n) => ({ step, seconds: 10 ** n }))
+    const estimate = new Estimate(work, () => 0, forecast)
+    expect(estimate.left()).toEqual({ seconds: 1111, atLeast: false })
+    estimate.finished("decay-a", 40)
+    expect(estimate.left()).toEqual({ seconds: 1 + 80 + 1000, atLeast: false })
+    expect(new Estimate(work, () => 0, forecast.slice(0, 3)).left()).toEqual({ seconds: 111, atLeast: true })
+  })
+
   it("follows the pace of a running step, and is a lower bound while kinds are unknown", () => {
     const { now, pass } = clock()
     const estimate = new Estimate(work, now)

@@ -85,7 +85,7 @@ describe("a fan-out", () => {
       decay-d7ae459c829a  decay 200→250  from=train-4d3b5bb2a245#step_200
       benchmark-f9abd22a9991  benchmark step_225  model=decay-d7ae459c829a#step_225
       benchmark-7f2367beb087  benchmark step_250  model=decay-d7ae459c829a#step_250
-      select-a0a0dfddfee0  select by val_loss_mixed  among=benchmark-52559c378ae5,benchmark-f0197e1b6948,benchmark-f9abd22a9991,benchmark-7f2367beb087"
+      select-29ef7b04845a  select by val_loss_mixed  among=benchmark-52559c378ae5,benchmark-f0197e1b6948,benchmark-f9abd22a9991,benchmark-7f2367beb087"
     `)
   })
 
@@ -115,13 +115,14 @@ describe("a fan-out", () => {
         decay-1bfe6fdbc667  decay +50  from=item
         benchmark-872c53002d04  benchmark +25  model=decay-1bfe6fdbc667#+25
         benchmark-35deed19b327  benchmark +50  model=decay-1bfe6fdbc667#+50
-      select-7a76d4fab7f3  select by val_loss_mixed  among=each-3c7ece5789b3
-      sweep-36658aa33553  sweep decoding  model=select-7a76d4fab7f3"
+      select-2902a406f6cc  select by val_loss_mixed  among=each-3c7ece5789b3
+      sweep-d0bd9f14552d  sweep decoding  model=select-2902a406f6cc"
     `)
     expect(forecastOf(nodes)).toMatchInlineSnapshot(`
       {
         "diskBytes": 15887360,
         "exact": false,
+        "flops": 181193932800,
         "optimizerSteps": 800,
         "parameters": 136960,
         "steps": 36,

@@ -1,0 +1,53 @@
+/** What of this machine a forecast depends on, gathered: memory, processor or GPU, and what was measured and noted here before. */
+import * as Effect from "effect/Effect"
+import type { Numerics } from "../engine/Engine.ts"
+import type { Room } from "../engine/Memory.ts"
+import { backend, workersOf } from "../engine/tfjs/Numerics.ts"
+import type { MachineSettings } from "../engine/torch/Settings.ts"
+import { hostDevice, kept } from "./Calibration.ts"
+import type { Circumstances } from "./Forecast.ts"
+import type { Capacity } from "./Machine.ts"
+import { pacesOf } from "./Paces.ts"
+import type { Rates } from "./Rates.ts"
+
+/** Where an engine trains here. The in-process engine, and PyTorch without a GPU, share the machine's memory. */
+export const roomFor = Effect.fnUntraced(function* (
+  numerics: Pick<Numerics, "name">,
+  machine: Pick<Capacity, "memoryBytes" | "gpus">,
+  settings: MachineSettings = {},
+): Effect.fn.Return<{ readonly room: Room; readonly gpu?: string }> {
+  const host: Room = { device: "host", hostBytes: machine.memoryBytes }
+  const wanted = settings.device ?? "auto"
+  if (numerics.name !== "torch" || machine.gpus === 0 || wanted === "cpu" || wanted === "mps") return { room: host }
+  const { gpusHere } = yield* Effect.promise(() => import("./Gpu.ts"))
+  const [first] = yield* gpusHere
+  return first === undefined
+    ? { room: host }
+    : { room: { device: "gpu", gpuBytes: first.memoryBytes, hostBytes: machine.memoryBytes }, gpu: first.name }
+})
+
+export interface Asked {
+  readonly runs: string
+  readonly numerics: Numerics
+  readonly machine: Pick<Capacity, "memoryBytes" | "gpus">
+  readonly settings?: MachineSettings
+  readonly rates: Rates
+  readonly pathOf: (artifact: string) => string
+}
+
+export const circumstances = Effect.fnUntraced(function* ({ runs, numerics, machine, settings, rates, pathOf }: Asked) {
+  const { room, gpu } = yield* roomFor(numerics, machine, settings)
+  const workers = workersOf(backend)
+  const device = gpu ?? hostDevice(numerics.name === "torch" ? (settings?.threads ?? workers) : workers)
+  return {
+    numerics,
+    device,
+    room,
+    workers,
+    ...(settings && { settings }),
+    calibrations: kept(runs, numerics, device),
+    paces: pacesOf(runs, device),
+    rates,
+    pathOf,
+  } satisfies Circumstances
+})

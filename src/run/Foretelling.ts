@@ -1,0 +1,59 @@
+/** What a run has to do with its forecast: asks for it when it begins, and teaches the next one when it is over. */
+import * as Effect from "effect/Effect"
+import { trainingFlopsPerToken } from "../model/Architecture.ts"
+import type { Node } from "../plan/Plan.ts"
+import { paceOf } from "./Calibration.ts"
+import type { Peak } from "./DeviceLog.ts"
+import { withBodies } from "./FanOut.ts"
+import { besides, type Circumstances, forecastOn } from "./Forecast.ts"
+import { learn } from "./Paces.ts"
+import { survey } from "./Peek.ts"
+import type { Foretold } from "./Reporter.ts"
+
+/** A plan of so many steps is orchestration: asking what it will take would cost more than it tells. */
+const LARGE_PLAN = 1000
+
+const computes = (nodes: ReadonlyArray<Node>): boolean =>
+  nodes.length < LARGE_PLAN && withBodies(nodes).some(({ forecast }) => forecast.compute !== undefined)
+
+/** What of the forecast is set against the outcome when the run is over; undefined where nothing is computed. */
+export const foretell = Effect.fnUntraced(function* (nodes: ReadonlyArray<Node>, here: Circumstances) {
+  if (!computes(nodes)) return undefined
+  const { steps } = forecastOn(nodes, yield* survey(nodes), here)
+  return steps.map(
+    ({ step, seconds, memory, diskBytes }): Foretold => ({
+      step,
+      ...(seconds !== undefined && { seconds }),
+      ...(memory && { memoryBytes: memory.bytes }),
+      ...(diskBytes !== undefined && { diskBytes }),
+    }),
+  )
+})
+
+/** The share of the machine that a training takes needs the machine's peak, which a calibration knows. */
+export const peaksOf = (nodes: ReadonlyArray<Node>, { calibrations }: Pick<Circumstances, "calibrations">) => {
+  const architectures = new Map(withBodies(nodes).map(({ id, forecast }) => [id, forecast.compute?.architecture]))
+  return (step: string): Peak | undefined => {
+    const architecture = architectures.get(step.replaceAll(/\[\d+\]/g, ""))
+    const pace = architecture && paceOf(calibrations, architecture)
+    return (
+      pace && {
+        flopsPerToken: trainingFlopsPerToken(architecture),
+        flopsPerSecond: pace.calibration.matmulGflops * 1e9,
+      }
+    )
+  }
+}
+
+/** Notes what steps took beside the engine; where that cannot be noted, the run is none the worse. */
+export const remember = (
+  runs: string,
+  nodes: ReadonlyArray<Node>,
+  here: Circumstances,
+  took: ReadonlyMap<string, number>,
+) =>
+  Effect.ignore(
+    Effect.flatMap(survey(nodes), (seen) =>
+      Effect.try(() => learn(runs, here.device, besides(nodes, seen, here, took))),
+    ),
+  )
