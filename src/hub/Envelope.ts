@@ -10,19 +10,16 @@ import * as Result from "effect/Result"
 import { readSigningKey, signingKeyPath } from "../release/Keys.ts"
 import { decodeStatement, STATEMENT } from "../release/Provenance.ts"
 import { ENVELOPE, verifyEnvelope } from "../release/Signature.ts"
-import { signedEnvelope } from "../release/Signing.ts"
 import { unsummed } from "../release/Sums.ts"
-import type { ExtraFile } from "./ReleaseFiles.ts"
 
-/** Signed with the key that was named, or with the user's own where there is one; unsigned otherwise. */
-export const envelopeFor = Effect.fn("Envelope.for")(function* (folder: string, key: string | undefined) {
-  const named = key ?? (process.env["EXP_SIGNING_KEY"] || undefined)
-  const path = named ?? signingKeyPath()
-  // a key that was asked for and is not there ends it: unsigned would be less than was asked for
-  if (named === undefined && !existsSync(path)) return [] as ReadonlyArray<ExtraFile>
-  const text = yield* signedEnvelope(folder, yield* readSigningKey(path))
-  return [{ path: ENVELOPE, text }] as ReadonlyArray<ExtraFile>
-})
+/** The key that a publication is signed with: the one that was named, or the user's own; undefined where there is none. */
+export const keyFor = (key: string | undefined) =>
+  Effect.suspend(() => {
+    const named = key ?? (process.env["EXP_SIGNING_KEY"] || undefined)
+    const path = named ?? signingKeyPath()
+    // a key that was asked for and is not there ends it: unsigned would be less than was asked for
+    return named === undefined && !existsSync(path) ? Effect.succeed(undefined) : readSigningKey(path)
+  })
 
 /**
  * What is wrong with an envelope over these files: a signature that its key did not make, none that proves itself, another statement

@@ -62,6 +62,8 @@ export interface CommitRequest {
   readonly removed: ReadonlyArray<string>
   /** Told of each file: `hashing`, `sending`, `sent`. */
   readonly file: (path: string, state: "hashing" | "sending" | "sent") => void
+  /** Told of a large file while it is sent: bytes that have gone out. */
+  readonly part: (path: string, bytes: number) => void
 }
 
 type Answer<A> = Effect.Effect<A, RequestError>

@@ -6,7 +6,6 @@
  * see docs/decisions/007.
  */
 import { createHash } from "node:crypto"
-import { pathToFileURL } from "node:url"
 import type { ListFileEntry } from "@huggingface/hub"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -16,6 +15,7 @@ import { type Account, type CommitRequest, Hub, type PullRequest, type Repositor
 import { HubAnswerStrange, HubRefused, HubUnreachable, NotAllowed, type RequestError } from "./HubError.ts"
 import { redact } from "./Redact.ts"
 import { makeFetch, type Patience, patience, type Watch } from "./Requests.ts"
+import { SentFile } from "./SentFile.ts"
 
 export interface HuggingFaceSettings {
   readonly endpoint: string
@@ -241,6 +241,13 @@ export const make = Effect.fnUntraced(function* (settings: HuggingFaceSettings) 
       const { commitIter } = yield* client
       const doing = `commit to ${wanted.repository}`
       yield* asking(wanted.repository, doing, async (signal) => {
+        const contents = await Promise.all(
+          wanted.files.map(({ path, content }) =>
+            "full" in content
+              ? SentFile.open(content.full, (bytes) => wanted.part(path, bytes))
+              : new Blob([content.text]),
+          ),
+        )
         const progress = commitIter({
           ...access,
           fetch: emptyAsRegular(request),
@@ -252,10 +259,10 @@ export const make = Effect.fnUntraced(function* (settings: HuggingFaceSettings) 
           parentCommit: wanted.parent,
           ...(wanted.pullRequest === undefined ? { isPullRequest: true } : { branch: `refs/pr/${wanted.pullRequest}` }),
           operations: [
-            ...wanted.files.map(({ path, content }) => ({
+            ...wanted.files.map(({ path }, index) => ({
               operation: "addOrUpdate" as const,
               path,
-              content: "full" in content ? pathToFileURL(content.full) : new Blob([content.text]),
+              content: contents[index]!,
             })),
             ...wanted.removed.map((path) => ({ operation: "delete" as const, path })),
           ],

@@ -1,6 +1,6 @@
 /**
- * How far a publication is, in files and bytes, from what it tells of. A file that is read back counts while it comes; of one
- * that is sent, the client tells only that it is there.
+ * How far a publication is, in files and bytes, from what it tells of. A large file counts while it goes out or comes back; one that
+ * has to be sent once more begins again.
  */
 import type { PublishEvent } from "./Publication.ts"
 

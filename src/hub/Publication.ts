@@ -70,7 +70,7 @@ export type PublishEvent =
       readonly state: "hashing" | "sending" | "sent"
       readonly bytes: number
     }
-  /** Of a file that is being read back: bytes so far. */
+  /** Of a file that is being sent or read back: bytes so far. */
   | { readonly _tag: "Part"; readonly path: string; readonly bytes: number }
   | { readonly _tag: "ReadingBack"; readonly files: number; readonly bytes: number }
   | { readonly _tag: "ReadBack"; readonly path: string; readonly bytes: number }
@@ -244,12 +244,11 @@ interface Standing {
 }
 
 /**
- * Compares a release with what the hub has of it, and says what speaks against publishing. Changes nothing.
+ * What can be asked of the hub before there is a release: whether the token may publish there, as what was asked for. Changes nothing.
  */
-export const compare = Effect.fn("Publication.compare")(function* (
-  content: ReleaseContent,
+export const mayPublish = Effect.fn("Publication.mayPublish")(function* (
   options: PublishOptions,
-): Effect.fn.Return<Standing, PublishError, Hub> {
+): Effect.fn.Return<Pick<Standing, "account" | "repository" | "collected">, PublishError, Hub> {
   const hub = yield* Hub
   yield* checkNames(options)
   const account = yield* hub.whoAmI
@@ -268,9 +267,22 @@ export const compare = Effect.fn("Publication.compare")(function* (
       problem: "it is public, and the release is to be private",
       hint: "make it private in its settings, publish to another, or leave `--private` out",
     })
-  const { tag, collection, supersedes } = options
+  const { collection, supersedes } = options
   if (supersedes !== undefined) yield* cardNaming(supersedes, options.to)
   const collected = collection === undefined ? undefined : yield* checkCollection(collection, options.to, account)
+  return { account, repository, collected }
+})
+
+/**
+ * Compares a release with what the hub has of it, and says what speaks against publishing. Changes nothing.
+ */
+export const compare = Effect.fn("Publication.compare")(function* (
+  content: ReleaseContent,
+  options: PublishOptions,
+): Effect.fn.Return<Standing, PublishError, Hub> {
+  const hub = yield* Hub
+  const { account, repository, collected } = yield* mayPublish(options)
+  const { tag } = options
   const tagged = repository === undefined || tag === undefined ? undefined : yield* checkTag(content, options.to, tag)
   const main: Tree = repository === undefined ? new Map() : yield* treeOf(options.to, repository.head)
   const removed = repository === undefined ? [] : yield* outdatedAt(content, options.to, repository.head, main)
@@ -336,6 +348,7 @@ export const publish = Effect.fn("Publication.publish")(function* (
         files,
         removed: files.length === missing.length ? removed : [],
         file: (path, state) => report({ _tag: "File", path, state, bytes: bytes.get(path) ?? 0 }),
+        part: (path, bytes) => report({ _tag: "Part", path, bytes }),
       })
       for (const file of files) report({ _tag: "File", path: file.path, state: "sent", bytes: file.bytes })
     })
@@ -617,6 +630,7 @@ const announce = Effect.fnUntraced(function* (predecessor: string, successor: st
     files: [{ path: "README.md", bytes: Buffer.byteLength(edited), content: { text: edited } }],
     removed: [],
     file: () => {},
+    part: () => {},
   })
   return "asked"
 })

@@ -4,16 +4,18 @@
  *
  * Each file is read once: for its sha256, for the name git gives its content (what the hub tells of a small file), and for secrets.
  */
-import { createHash } from "node:crypto"
+import { createHash, type KeyObject } from "node:crypto"
 import * as fs from "node:fs"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
+import type * as FileSystem from "effect/FileSystem"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { digest } from "../model/Digest.ts"
 import { STATEMENT, secretIn } from "../release/Provenance.ts"
 import { ENVELOPE } from "../release/Signature.ts"
+import { signedEnvelope } from "../release/Signing.ts"
 import { SUMS, unsummed } from "../release/Sums.ts"
 import { envelopeProblems } from "./Envelope.ts"
 import { cardProblems, evaluationProblems } from "./FrontMatter.ts"
@@ -180,46 +182,59 @@ const unfit = (folder: string, problems: ReadonlyArray<string>, hint: string) =>
 
 const isPlatform = (cause: unknown): cause is NodeJS.ErrnoException => cause instanceof Error && "syscall" in cause
 
+const LOOK = "`exp verify` says all that is wrong with it"
+
+export interface ReadOptions {
+  /** Signs what is read: with the sums that are made anyway, for a release may be large. */
+  readonly key?: Redacted.Redacted<KeyObject> | undefined
+  /** Files made for this publication, published beside those of the folder or in their place. */
+  readonly extraFiles?: ReadonlyArray<ExtraFile>
+  /** Told of bytes as they are read. */
+  readonly told?: (bytes: number) => void
+}
+
 /**
  * Reads a release folder and says all that speaks against publishing it. Nothing is sent.
- *
- * @param extraFiles files made for this publication, published beside those of the folder or in their place
- * @param told of bytes as they are read
  */
 export const readRelease = Effect.fn("ReleaseFiles.read")(function* (
   folder: string,
   token: Redacted.Redacted<string>,
-  extraFiles: ReadonlyArray<ExtraFile> = [],
-  told: (bytes: number) => void = () => {},
-): Effect.fn.Return<ReleaseContent, ReleaseUnfit> {
+  { key, extraFiles = [], told = () => {} }: ReadOptions = {},
+): Effect.fn.Return<ReleaseContent, ReleaseUnfit, FileSystem.FileSystem> {
   return yield* Effect.gen(function* () {
     if (!fs.existsSync(join(folder, SUMS)))
       yield* unfit(folder, [`there is no ${SUMS}`], "name a run, or the release folder that `exp run` printed")
     const strange: Array<string> = []
-    const extra = new Set(extraFiles.map(({ path }) => path))
-    const own = walk(folder, strange).filter((path) => !extra.has(path))
+    const made = new Set([...extraFiles.map(({ path }) => path), ...(key === undefined ? [] : [ENVELOPE])])
+    const own = walk(folder, strange).filter((path) => !made.has(path))
     yield* unfit(
       folder,
-      [...strange, ...pathProblems([...own, ...extra])],
+      [...strange, ...pathProblems([...own, ...made])],
       "take out or rename what does not belong there",
     )
     const read = yield* Effect.forEach(own, (path) => readFile(path, join(folder, path), token, told))
-    const reads = [...read, ...extraFiles.map((one) => readText(one, token))].sort((a, b) =>
-      a.file.path < b.file.path ? -1 : 1,
+    const extras = extraFiles.map((one) => readText(one, token))
+    const secrets = [...read, ...extras].flatMap(({ file, secret }) =>
+      secret === undefined ? [] : [`${file.path} contains what looks like ${secret}`],
     )
-    const files = reads.map(({ file }) => file)
-    yield* unfit(
-      folder,
-      reads.flatMap(({ file, secret }) =>
-        secret === undefined ? [] : [`${file.path} contains what looks like ${secret}`],
-      ),
-      "revoke it, take it out of where it came from, and make the release again",
-    )
+    yield* unfit(folder, secrets, "revoke it, take it out of where it came from, and make the release again")
     const text = (path: string) => fs.readFileSync(join(folder, path), "utf8")
-    yield* unfit(folder, sumProblems(text(SUMS), files, extra), "make the release again: `exp check`, then `exp run`")
+    const beside = [...read, ...extras].map(({ file }) => file)
+    yield* unfit(folder, sumProblems(text(SUMS), beside, made), "make the release again: `exp check`, then `exp run`")
 
+    const signed =
+      key === undefined
+        ? undefined
+        : yield* Effect.mapError(
+            signedEnvelope(folder, key, new Map(read.map(({ file }) => [file.path, file.sha256]))),
+            ({ problem }) => new ReleaseUnfit({ folder, problems: [`it cannot be signed: ${problem}`], hint: LOOK }),
+          )
     const envelope =
-      extraFiles.find(({ path }) => path === ENVELOPE)?.text ?? (own.includes(ENVELOPE) ? text(ENVELOPE) : undefined)
+      signed ??
+      extraFiles.find(({ path }) => path === ENVELOPE)?.text ??
+      (own.includes(ENVELOPE) ? text(ENVELOPE) : undefined)
+    const files = [...beside, ...(signed === undefined ? [] : [readText({ path: ENVELOPE, text: signed }, token).file])]
+    files.sort((a, b) => (a.path < b.path ? -1 : 1))
     if (envelope !== undefined) {
       const statement = own.includes(STATEMENT) ? fs.readFileSync(join(folder, STATEMENT)) : undefined
       const found = yield* envelopeProblems(envelope, statement, new Map(files.map((file) => [file.path, file.sha256])))

@@ -18,6 +18,7 @@ import * as Redacted from "effect/Redacted"
 import { stream } from "../model/Random.ts"
 import { HubUnreachable } from "./HubError.ts"
 import { redact, withoutQuery } from "./Redact.ts"
+import { SentFile } from "./SentFile.ts"
 
 export interface Patience {
   /** Requests for one answer, the first included. */
@@ -162,6 +163,7 @@ export const makeFetch = ({ endpoint, token, patience, watch, sleep }: Way): typ
       const timer = setTimeout(() => end(new DOMException("", "TimeoutError")), Math.ceil(seconds * 1000))
       const outcome = await fetch(url, {
         ...init,
+        ...(method === "PUT" && init.body instanceof SentFile && { body: init.body.going() }),
         ...(method === "PUT" && { redirect: "error", window: null }),
         headers,
         signal: init.signal ? AbortSignal.any([init.signal, silence.signal]) : silence.signal,

@@ -14,6 +14,7 @@ import { type Architecture, parameterCount, trainingFlopsPerToken } from "../mod
 import { CheckpointState, type Optimizer } from "../model/Checkpoint.ts"
 import { Inventory, TokensIndex } from "../model/Corpus.ts"
 import { canonicalJson, sha256 } from "../model/Digest.ts"
+import type { Rights } from "../model/License.ts"
 import type { LrSchedule } from "../model/LrSchedule.ts"
 import {
   BenchmarkMetrics,
@@ -28,7 +29,14 @@ import {
   ValidationMetrics,
 } from "../model/Report.ts"
 import { renderCard, renderReports, type TemplateOptions, templatesDigest } from "./Card.ts"
-import { generationConfig, modelConfig, recommendedDecoding, recommendedJson, tokenizerConfig } from "./Export.ts"
+import {
+  generationConfig,
+  kindOf,
+  modelConfig,
+  recommendedDecoding,
+  recommendedJson,
+  tokenizerConfig,
+} from "./Export.ts"
 import {
   fileNames,
   isPlainName,
@@ -110,6 +118,7 @@ export interface ReleaseInput extends TemplateOptions {
     readonly seed: number
     readonly optimizer: Optimizer
     readonly rowsPerStep: number
+    readonly base?: ReleaseFacts["base"]
   }
   readonly provenance: Provenance
 }
@@ -161,7 +170,17 @@ export const assembleRelease = Effect.fn("Bundle.assembleRelease")(function* (
     return yield* new ReleaseFileFailed({ path: out, problem: `it is not empty: ${there.slice(0, 3).join(", ")}` })
 
   const licensing = { license: input.license, override: input.licensing?.override }
-  yield* checkLicensing(licensing, (yield* readJson(Inventory, `${artifacts.corpus}/inventory.json`)).sources)
+  const { sources } = yield* readJson(Inventory, `${artifacts.corpus}/inventory.json`)
+  const { base } = experiment
+  // weights are what they were made from, as much as texts are
+  const weights = base && {
+    source: base.name,
+    role: "train",
+    licenses: { [base.license]: 1 },
+    attributions: [],
+    terms: [],
+  }
+  yield* checkLicensing(licensing, weights === undefined ? sources : [...sources, weights as Rights])
 
   const facts: ReleaseFacts = {
     format: 1,
@@ -177,7 +196,8 @@ export const assembleRelease = Effect.fn("Bundle.assembleRelease")(function* (
     keys: experiment.keys,
     released_step: experiment.releasedStep,
     parent_step: experiment.parentStep,
-    datasets: input.datasets ?? [],
+    ...(base !== undefined && { base }),
+    datasets: [...new Set([...(input.datasets ?? []), ...sources.flatMap(({ dataset }) => dataset?.repository ?? [])])],
   }
   const names = fileNames(facts)
   const write = (file: string, text: string) =>
@@ -208,18 +228,17 @@ export const assembleRelease = Effect.fn("Bundle.assembleRelease")(function* (
   }
   const tokens = yield* readJson(TokensIndex, `${out}/${names.tokens}`)
 
-  const weights = `${artifacts.checkpoint}/model.safetensors`
-  const header = yield* readWeightsHeader(weights, state.architecture)
-  yield* fs.copyFile(weights, `${out}/${weightsName(facts)}`).pipe(unwritable(`${out}/${weightsName(facts)}`))
-  yield* writeTransformersWeights(weights, `${out}/model.safetensors`, header)
+  const weightsFile = `${artifacts.checkpoint}/model.safetensors`
+  const header = yield* readWeightsHeader(weightsFile, state.architecture)
+  yield* fs.copyFile(weightsFile, `${out}/${weightsName(facts)}`).pipe(unwritable(`${out}/${weightsName(facts)}`))
+  yield* writeTransformersWeights(weightsFile, `${out}/model.safetensors`, header)
 
   yield* writeJson(names.release, json(facts))
   const tokensPerStep = state.rowsPerStep * state.architecture.context
   const training: TrainingConfig = {
     architecture: state.architecture,
     parameters: parameterCount(state.architecture),
-    block_type: "gpt2_prelayernorm",
-    tied_head: true,
+    ...kindOf(state.architecture),
     schedule: state.schedule,
     schedule_convention: SCHEDULE_CONVENTION,
     optimizer: state.optimizer,
@@ -270,8 +289,9 @@ export const assembleRelease = Effect.fn("Bundle.assembleRelease")(function* (
 
 const copyQuantised = Effect.fnUntraced(function* (from: string, out: string) {
   const fs = yield* FileSystem.FileSystem
-  const { files } = yield* readJson(Quantisation, `${from}/quantisation.json`)
-  for (const file of ["quantisation.json", "Modelfile", ...files.map(({ file }) => file)]) {
+  const { files, importance } = yield* readJson(Quantisation, `${from}/quantisation.json`)
+  const weighing = importance === undefined ? [] : [importance.file]
+  for (const file of ["quantisation.json", "Modelfile", ...files.map(({ file }) => file), ...weighing]) {
     if (!isPlainName(file))
       return yield* new ReleaseInputUnreadable({
         path: `${from}/quantisation.json`,

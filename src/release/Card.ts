@@ -9,6 +9,7 @@
 import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
+import type { Architecture, LlamaArchitecture } from "../model/Architecture.ts"
 import { sha256 } from "../model/Digest.ts"
 import { classOf, parseExpression, ruleOf } from "../model/License.ts"
 import type { Measured } from "../model/Report.ts"
@@ -299,6 +300,12 @@ const context = (cite: Citations) => {
     layers: cite.number("training", (file) => file.architecture.layers, integer),
     width: cite.number("training", (file) => file.architecture.width, integer),
     heads: cite.number("training", (file) => file.architecture.heads, integer),
+    llama: llamaShape(training.architecture, cite),
+    base: files.release.base !== undefined && {
+      name: cite.text("release", (file) => file.base?.name),
+      license: cite.text("release", (file) => file.base?.license),
+      revision: files.release.base.revision !== undefined && cite.text("release", (file) => file.base?.revision, code),
+    },
     contextTokens: cite.number("training", (file) => file.architecture.context, integer),
     vocabulary: cite.number("training", (file) => file.architecture.vocabulary, integer),
     parameters: cite.number("training", (file) => file.parameters, integer),
@@ -550,6 +557,7 @@ const FILES: ReadonlyArray<readonly [pattern: RegExp, what: string]> = [
   [/^CITATION\.cff$/, "how to cite it, for tools"],
   [/^training_content_summary\.md$/, "public summary of the training content"],
   [/^quantisation\.json$/, "what each quantised file costs in quality"],
+  [/-imatrix\.gguf$/, "how much each column matters, as llama.cpp's tools read it"],
   [/\.gguf$/, "weights and tokenizer for llama.cpp and what builds on it"],
   [/^Modelfile$/, "for Ollama"],
   [/^provenance\.json$/, "when, where and by what code it was made; differs from run to run"],
@@ -580,6 +588,19 @@ const fileRows = Effect.fnUntraced(function* (folder: string, cite: Citations) {
 
 const measuredForHub = (name: string, { value }: Measured) => ({ type: name, name, value })
 
+/** What a LLaMA's shape has that a GPT-2's has not. */
+const llamaShape = (architecture: Architecture, cite: Citations) => {
+  if (architecture.family !== "llama") return false
+  const of = (key: "keyValueHeads" | "feedForwardWidth" | "slidingWindow") =>
+    cite.number("training", ({ architecture }) => (architecture as LlamaArchitecture)[key], integer)
+  return {
+    tied: architecture.tiedHead,
+    keyValueHeads: of("keyValueHeads"),
+    feedForwardWidth: of("feedForwardWidth"),
+    window: architecture.slidingWindow !== undefined && of("slidingWindow"),
+  }
+}
+
 /** The card's metadata, as the Hub reads it. */
 export const frontMatterData = (files: ReleaseFiles): { readonly [key: string]: unknown } => {
   const { release, tokens, benchmark, holdout, decoding } = files
@@ -594,7 +615,8 @@ export const frontMatterData = (files: ReleaseFiles): { readonly [key: string]: 
     language: tokens.languages.filter((language) => /^[a-z]{2,3}$/.test(language)),
     library_name: "transformers",
     pipeline_tag: "text-generation",
-    tags: ["gpt2", "small-language-model", "base-model", "exp"],
+    tags: [files.config["model_type"], "small-language-model", "base-model", "exp"],
+    ...(release.base?.revision === undefined ? {} : { base_model: oneLine(release.base.name) }),
     ...(release.datasets.length === 0 ? {} : { datasets: release.datasets.map(oneLine) }),
     "model-index": [
       {

@@ -12,7 +12,7 @@ import { canonicalJson } from "../model/Digest.ts"
 import { objections } from "../model/License.ts"
 import { lrAt } from "../model/LrSchedule.ts"
 import type { LeaderboardRow, QuantisationLoss, SourceLoss } from "../model/Report.ts"
-import { generationConfig, modelConfig, plain, recommendedDecoding } from "./Export.ts"
+import { generationConfig, kindOf, modelConfig, plain, recommendedDecoding } from "./Export.ts"
 import { type FileKey, fileNames, type ReleaseFiles, weightsName } from "./Folder.ts"
 import { llamaCommand, modelfile, type Usage } from "./gguf/About.ts"
 import { pickFile } from "./gguf/Pick.ts"
@@ -47,8 +47,10 @@ export const disagreements = (files: ReleaseFiles): ReadonlyArray<ReleaseInconsi
   expect(training.tokens_seen === state.tokensSeen, "training", "state", "tokens seen")
   expect(state.rowCursor === state.step * state.rowsPerStep, "training", "state", "rows consumed")
   expect(training.parameters === parameterCount(architecture), "training", "config", "parameters")
+  const { block_type: kind, tied_head: tied } = training
+  expect(same({ block_type: kind, tied_head: tied }, kindOf(architecture)), "training", "config", "the kind of model")
   expect(architecture.context === tokens.context, "training", "tokens", "context")
-  expect(architecture.vocabulary === tokens.vocabulary, "training", "tokens", "vocabulary")
+  expect(architecture.vocabulary >= tokens.vocabulary, "training", "tokens", "vocabulary")
   expect(release.released_step === training.released_step, "release", "training", "released step")
   expect(release.parent_step === training.parent_step, "release", "training", "parent step")
   const { schedule } = training
@@ -211,29 +213,31 @@ export const disagreements = (files: ReleaseFiles): ReadonlyArray<ReleaseInconsi
   for (const source of files.sourceLosses.sources) {
     const weight = own(benchmark.mix.weights, source.source) ?? 0
     expect(near(source.weight, weight), "sourceLosses", "benchmark", `${source.source}: weight`)
-    // Per-document scores add up to the loss of their source.
-    const documents = files.scores.documents.filter((document) => document.source === source.source)
-    if (documents.length === 0) {
-      expect(source.weight === 0, "sourceLosses", "scores", `${source.source}: no document is scored`)
-      continue
-    }
-    const sum = { nll: 0, textNll: 0, tokens: 0, bytes: 0 }
-    for (const document of documents) {
-      sum.nll += document.nll
-      sum.textNll += document.text_nll
-      sum.tokens += document.tokens
-      sum.bytes += document.bytes
-    }
-    const counts = source.documents === documents.length && source.tokens === sum.tokens && source.bytes === sum.bytes
-    expect(counts, "sourceLosses", "scores", `${source.source}: documents, tokens or bytes`)
-    expect(near(source.loss, sum.nll / sum.tokens), "sourceLosses", "scores", `${source.source}: loss`)
-    expect(
-      near(source.bits_per_byte, sum.textNll / (Math.LN2 * sum.bytes)),
-      "sourceLosses",
-      "scores",
-      `${source.source}: bits per byte`,
-    )
   }
+  // Per-document scores add up to the loss of their source.
+  for (const [reports, key, scores, beside] of [
+    [files.sourceLosses.sources, "sourceLosses", files.scores.documents, "scores"],
+    [holdout.sources, "holdout", holdout.documents, "holdout"],
+  ] as const)
+    for (const source of reports) {
+      const documents = scores.filter((document) => document.source === source.source)
+      if (documents.length === 0) {
+        expect(source.weight === 0, key, beside, `${source.source}: no document is scored`)
+        continue
+      }
+      const sum = { nll: 0, textNll: 0, tokens: 0, bytes: 0 }
+      for (const document of documents) {
+        sum.nll += document.nll
+        sum.textNll += document.text_nll
+        sum.tokens += document.tokens
+        sum.bytes += document.bytes
+      }
+      const counts = source.documents === documents.length && source.tokens === sum.tokens && source.bytes === sum.bytes
+      expect(counts, key, beside, `${source.source}: documents, tokens or bytes`)
+      expect(near(source.loss, sum.nll / sum.tokens), key, beside, `${source.source}: loss`)
+      const bits = sum.textNll / (Math.LN2 * sum.bytes)
+      expect(near(source.bits_per_byte, bits), key, beside, `${source.source}: bits per byte`)
+    }
   for (const probe of files.probes.probes) {
     const single =
       probe.target_tokens !== 1 || near(probe.perplexity_on_target_sequence, 1 / probe.correct_token_probability, 1e-4)

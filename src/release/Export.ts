@@ -1,5 +1,10 @@
 /** What Hugging Face `transformers` reads, derived from the facts of a release: one function a file, used to write and to check. */
-import { type Architecture, LAYER_NORM_EPSILON } from "../model/Architecture.ts"
+import {
+  type Architecture,
+  type Gpt2Architecture,
+  LAYER_NORM_EPSILON,
+  type LlamaArchitecture,
+} from "../model/Architecture.ts"
 import type { TokensIndex } from "../model/Corpus.ts"
 import type { DecodingPreset } from "../model/Decoding.ts"
 import type { RecommendedDecoding } from "./Folder.ts"
@@ -8,11 +13,31 @@ import { Float, float, type Json } from "./Json.ts"
 type Ids = Pick<TokensIndex, "bosId" | "eosId" | "padId">
 type JsonObject = { readonly [key: string]: Json }
 
+/** What a release says of its kind of model, beside the architecture itself. */
+export const kindOf = (architecture: Architecture) =>
+  architecture.family === "gpt2"
+    ? ({ block_type: "gpt2_prelayernorm", tied_head: true } as const)
+    : ({ block_type: modelType(architecture), tied_head: architecture.tiedHead } as const)
+
+/** A LLaMA with a sliding window is a Mistral to `transformers`. */
+const modelType = ({ slidingWindow }: LlamaArchitecture) => (slidingWindow === undefined ? "llama" : "mistral")
+
 /**
- * `n_ctx` is for llama.cpp, `torch_dtype` for transformers 4, `dtype` for 5; the ids are always written, since the defaults
- * (50256) lie outside of other vocabularies.
+ * `torch_dtype` is for transformers 4, `dtype` for 5; the ids are always written, since the defaults (50256, 2) lie outside of other
+ * vocabularies or mean something else there.
  */
 export const modelConfig = (architecture: Architecture, ids: Ids): JsonObject => ({
+  ...(architecture.family === "gpt2" ? gpt2Config(architecture) : llamaConfig(architecture)),
+  bos_token_id: ids.bosId,
+  eos_token_id: ids.eosId,
+  pad_token_id: ids.padId,
+  use_cache: true,
+  dtype: "float32",
+  torch_dtype: "float32",
+})
+
+/** `n_ctx` is for llama.cpp. */
+const gpt2Config = (architecture: Gpt2Architecture): JsonObject => ({
   model_type: "gpt2",
   architectures: ["GPT2LMHeadModel"],
   vocab_size: architecture.vocabulary,
@@ -32,12 +57,33 @@ export const modelConfig = (architecture: Architecture, ids: Ids): JsonObject =>
   scale_attn_by_inverse_layer_idx: false,
   reorder_and_upcast_attn: false,
   tie_word_embeddings: true,
-  bos_token_id: ids.bosId,
-  eos_token_id: ids.eosId,
-  pad_token_id: ids.padId,
-  use_cache: true,
-  dtype: "float32",
-  torch_dtype: "float32",
+})
+
+/**
+ * `rope_theta` is for transformers 4 and llama.cpp, `rope_parameters` for transformers 5; either alone is misread in silence by some
+ * reader where theta is not 10,000. A Mistral whose window is not said gets one of 4096, so it is always said.
+ */
+const llamaConfig = (architecture: LlamaArchitecture): JsonObject => ({
+  model_type: modelType(architecture),
+  architectures: [architecture.slidingWindow === undefined ? "LlamaForCausalLM" : "MistralForCausalLM"],
+  vocab_size: architecture.vocabulary,
+  max_position_embeddings: architecture.context,
+  hidden_size: architecture.width,
+  intermediate_size: architecture.feedForwardWidth,
+  num_hidden_layers: architecture.layers,
+  num_attention_heads: architecture.heads,
+  num_key_value_heads: architecture.keyValueHeads,
+  head_dim: architecture.width / architecture.heads,
+  hidden_act: "silu",
+  rms_norm_eps: float(architecture.normEpsilon),
+  rope_theta: float(architecture.ropeTheta),
+  rope_parameters: { rope_theta: float(architecture.ropeTheta), rope_type: "default" },
+  ...(architecture.slidingWindow === undefined
+    ? { attention_bias: false, mlp_bias: false }
+    : { sliding_window: architecture.slidingWindow }),
+  attention_dropout: float(0),
+  initializer_range: float(0.02),
+  tie_word_embeddings: architecture.tiedHead,
 })
 
 /** Greedy leaves the sampling settings out: `GenerationConfig` refuses to save them without `do_sample`. */

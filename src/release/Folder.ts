@@ -77,14 +77,18 @@ export const ReleaseFacts = Schema.Struct({
   parent_step: Natural,
   /** Names of published data sets, for the card's metadata. */
   datasets: Schema.Array(Schema.String),
+  /** The published weights that training began with; absent: it began from nothing. `revision`: a commit of the hub. */
+  base: Schema.optionalKey(
+    Schema.Struct({ name: Schema.String, license: Schema.String, revision: Schema.optionalKey(Schema.String) }),
+  ),
 })
 export type ReleaseFacts = typeof ReleaseFacts.Type
 
 export const TrainingConfig = Schema.Struct({
   architecture: Architecture,
   parameters: Natural,
-  block_type: Schema.Literal("gpt2_prelayernorm"),
-  tied_head: Schema.Literal(true),
+  block_type: Schema.Literals(["gpt2_prelayernorm", "llama", "mistral"]),
+  tied_head: Schema.Boolean,
   schedule: LrSchedule,
   schedule_convention: Schema.String,
   optimizer: Optimizer,

@@ -141,6 +141,11 @@ export const noticeText = (name: string, { license, override }: Licensing, inven
       `${oneLine(source.source)} (${oneLine(source.language)}; ${source.role === "train" ? "learned from" : "measured on only"})`,
       `  file: ${oneLine(source.file)}`,
       `  sha256: ${source.sha256}`,
+      ...(source.dataset === undefined
+        ? []
+        : [
+            `  data set: ${oneLine(source.dataset.repository)} at ${source.dataset.commit}, ${source.dataset.files.length} of its files`,
+          ]),
       ...usesOf(source).map(({ license, documents, rule, class: shade }) =>
         [`  licence: ${oneLine(license)} (${documents} documents; ${rule}, ${shade})`, ...linksOf(license)].join(" "),
       ),

@@ -13,6 +13,7 @@ import { cpus, totalmem } from "node:os"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Schema from "effect/Schema"
+import type { SourceInventory } from "../model/Corpus.ts"
 
 export const GitState = Schema.Struct({
   commit: Schema.String,
@@ -139,8 +140,8 @@ export interface StatementParts {
   /** As `release.json` has them. */
   readonly parameters: { readonly [name: string]: string | number | boolean }
   readonly keys: { readonly [step: string]: string }
-  /** Files that texts were read from. */
-  readonly texts: ReadonlyArray<{ readonly source: string; readonly sha256: string }>
+  /** Files that texts were read from, and the data sets that those came from. */
+  readonly texts: ReadonlyArray<Pick<SourceInventory, "source" | "sha256" | "dataset">>
   readonly provenance: Provenance
 }
 
@@ -182,6 +183,17 @@ export const statementOf = (parts: StatementParts): Statement => {
             ? []
             : [{ name: "package-lock.json", digest: { sha256: provenance.packageLockSha256 } }]),
           ...parts.texts.map(({ source, sha256 }) => ({ name: `texts/${source}`, digest: { sha256 } })),
+          ...parts.texts.flatMap(({ source, dataset }) =>
+            dataset === undefined
+              ? []
+              : [
+                  {
+                    name: `datasets/${source}`,
+                    uri: `git+https://huggingface.co/datasets/${dataset.repository}`,
+                    digest: { gitCommit: dataset.commit },
+                  },
+                ],
+          ),
         ],
       },
       runDetails: {

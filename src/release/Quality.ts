@@ -2,7 +2,7 @@
  * What the numbers say of a model, in plain words: for it, against it, what is within noise and what is not. A sentence for each
  * figure that is there; every share stands beside its 95% interval.
  */
-import type { Measured } from "../model/Report.ts"
+import { apart } from "../evaluation/Beside.ts"
 import { type Citations, integer } from "./Citation.ts"
 import { code, inline } from "./Markdown.ts"
 
@@ -77,22 +77,6 @@ export const strengths = (cite: Citations): ReadonlyArray<string> => {
 const mostlyUndetermined = (counts: { readonly [name: string]: Count }): boolean => {
   const undetermined = Object.hasOwn(counts, "undetermined_rate") ? counts["undetermined_rate"] : undefined
   return undetermined !== undefined && 2 * undetermined.count > undetermined.of
-}
-
-interface Beside {
-  readonly validation: Measured
-  readonly holdout: Measured
-}
-
-const halfWidth = ({ ci95 }: Measured): number | undefined => (ci95 === undefined ? undefined : (ci95[1] - ci95[0]) / 2)
-
-/**
- * Whether two figures of different documents differ by more than the 95% interval of their difference, whose half width is the root of
- * the sum of the squares of theirs. One figure lies outside of the other's interval alone in one case of six where both are the same.
- */
-const apart = ({ validation, holdout }: Beside): boolean | undefined => {
-  const [a, b] = [halfWidth(validation), halfWidth(holdout)]
-  return a === undefined || b === undefined ? undefined : Math.abs(holdout.value - validation.value) > Math.hypot(a, b)
 }
 
 const besideNamed = (cite: Citations, when: boolean): string =>

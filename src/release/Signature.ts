@@ -129,7 +129,8 @@ const judge = (
   const enclosed = enclosedKey(signature)
   const made = (key: KeyObject) => bytes !== undefined && bytes.length === 64 && verifyBytes(null, signed, key, bytes)
   const maker = known.find(made)
-  const ours = extension?.kind === PUBLIC_KEY
+  // by either mark, so that no changed bit in one of them makes it a stranger's, of whom less is asked
+  const ours = extension?.kind === PUBLIC_KEY || Object.hasOwn(Object(extension?.ext), "pem")
   // a signature under another's name, or beside another's key, is a lie about who made it
   if (maker !== undefined) {
     const honest = (keyid === "" || keyIdOf(maker) === keyid) && (!ours || (enclosed && keyIdOf(enclosed)) === keyid)
@@ -154,6 +155,12 @@ export const verifyEnvelope = (text: string, known: ReadonlyArray<KeyObject>): R
     const signed = preAuthentication(envelope.payloadType, statement)
     return { statement, signers: envelope.signatures.map((signature) => judge(signature, signed, known)) }
   })
+
+/** Whether it has fields that the format has not: one of them may be a field of ours with a changed bit in its name. */
+export const hasStrangeFields = (text: string): boolean => {
+  const strict = Schema.decodeUnknownResult(Schema.fromJsonString(Envelope), { onExcessProperty: "error" })
+  return Result.isSuccess(readEnvelope(text)) && Result.isFailure(strict(text))
+}
 
 export const readEnvelope = (text: string): Result.Result<Envelope, string> =>
   Result.gen(function* () {

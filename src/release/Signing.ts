@@ -27,10 +27,15 @@ export class NotSignable extends Schema.TaggedError<NotSignable>()("NotSignable"
 const isAdded = (path: string): boolean =>
   /^(?:\.gitattributes$|\.gitignore$|\.cache\/huggingface\/|\.huggingface\/|\.git\/)/.test(path)
 
-/** Text of the envelope with this key's signature, and with those of others that were there. */
+/**
+ * Text of the envelope with this key's signature, and with those of others that were there.
+ *
+ * @param known sha256 of every file of the folder, from whoever has just read them all; otherwise they are read here
+ */
 export const signedEnvelope = Effect.fn("Signing.signedEnvelope")(function* (
   folder: string,
   key: Redacted.Redacted<KeyObject>,
+  known?: ReadonlyMap<string, string>,
 ): Effect.fn.Return<string, NotSignable | ReleaseInputUnreadable, FileSystem.FileSystem> {
   const fs = yield* FileSystem.FileSystem
   const refuse = (problem: string) =>
@@ -41,13 +46,14 @@ export const signedEnvelope = Effect.fn("Signing.signedEnvelope")(function* (
     Effect.mapError((error) => refuse(`${STATEMENT}: ${error.message}`)),
   )
   const named = new Map(statement.subject.map(({ name, digest }) => [name, digest.sha256]))
-  const there = (yield* filesBelow(folder)).filter(
+  const there = (known === undefined ? yield* filesBelow(folder) : [...known.keys()]).filter(
     (file) => file !== STATEMENT && !unsummed.has(file) && !isAdded(file),
   )
   for (const file of there) {
     const sum = named.get(file)
     if (sum === undefined) return yield* refuse(`${STATEMENT} does not name ${file}`)
-    if ((yield* sha256OfFile(`${folder}/${file}`)) !== sum) return yield* refuse(`${file} has other bytes`)
+    if ((known?.get(file) ?? (yield* sha256OfFile(`${folder}/${file}`))) !== sum)
+      return yield* refuse(`${file} has other bytes`)
   }
   const missing = [...named.keys()].find((name) => !there.includes(name))
   if (missing !== undefined) return yield* refuse(`${missing} is missing`)

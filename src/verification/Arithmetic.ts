@@ -63,6 +63,10 @@ class Figures {
   }
 }
 
+/** GPT-2 has positions, LLaMA a most of them. */
+const contextOf = (config: { readonly [key: string]: unknown }): number =>
+  number(config, "n_positions" in config ? "n_positions" : "max_position_embeddings")
+
 const number = (config: { readonly [key: string]: unknown }, key: string): number => {
   const value = config[key]
   return typeof value === "number" ? value : Number.NaN
@@ -82,7 +86,7 @@ export const parametersByFormula = (config: {
       formula: "V·d + P·d + L·(4d² + 9d + 2d·f + f) + 2d, with f = 4d",
     }
   }
-  if (config["model_type"] === "llama") {
+  if (config["model_type"] === "llama" || config["model_type"] === "mistral") {
     const [d, heads] = [of("hidden_size"), of("num_attention_heads")]
     const groups = config["num_key_value_heads"] === undefined ? heads : of("num_key_value_heads")
     const size = typeof config["head_dim"] === "number" ? of("head_dim") : d / heads
@@ -132,7 +136,7 @@ const parameters = Effect.fnUntraced(function* ({ view }: Release, { training, b
 
 const tokens = ({ training, state, benchmark, steps, config }: ReleaseFiles): ReadonlyArray<Finding> => {
   const figures = new Figures("tokens", "steps × rows × length")
-  const perStep = state.rowsPerStep * number(config, "n_positions")
+  const perStep = state.rowsPerStep * contextOf(config)
   figures.expect("tokens a step", training.tokens_per_step, perStep, 0)
   figures.expect("tokens seen", training.tokens_seen, training.released_step * perStep, 0)
   figures.expect("tokens of the stable phase", training.tokens_stable, training.parent_step * perStep, 0)
@@ -201,34 +205,50 @@ const losses = (files: ReleaseFiles): ReadonlyArray<Finding> => {
   return [...perplexity.findings, ...mixed.findings]
 }
 
-const sources = ({ sourceLosses, scores, benchmark }: ReleaseFiles): ReadonlyArray<Finding> => {
+const sources = ({ sourceLosses, scores, benchmark, holdout }: ReleaseFiles): ReadonlyArray<Finding> => {
   const figures = new Figures(
     "sources",
     "sums over their documents: Σ nll / Σ tokens, bits = Σ nll of text / (ln 2 · Σ bytes)",
   )
-  const bySource = Map.groupBy(scores.documents, ({ source }) => source)
-  for (const one of sourceLosses.sources) {
-    const documents = bySource.get(one.source) ?? []
-    const [nll, text] = [sum(documents.map((each) => each.nll)), sum(documents.map((each) => each.text_nll))]
-    const [count, bytes] = [sum(documents.map((each) => each.tokens)), sum(documents.map((each) => each.bytes))]
-    figures.expect(`${one.source}: documents`, one.documents, documents.length, 0)
-    figures.expect(`${one.source}: tokens`, one.tokens, count, 0)
-    figures.expect(`${one.source}: bytes`, one.bytes, bytes, 0)
-    if (documents.length === 0) continue
-    figures.expect(`${one.source}: loss`, one.loss, nll / count)
-    figures.expect(`${one.source}: bits per byte`, one.bits_per_byte, text / (Math.LN2 * bytes))
+  for (const { where, said, reports, scored } of [
+    { where: "", said: benchmark.metrics, reports: sourceLosses.sources, scored: scores.documents },
+    { where: "holdout, ", said: holdout.metrics, reports: holdout.sources, scored: holdout.documents },
+  ]) {
+    const bySource = Map.groupBy(scored, ({ source }) => source)
+    const stranger = [...bySource.keys()].find((source) => !reports.some((one) => one.source === source))
+    figures.expect(
+      `${where}documents of other sources`,
+      stranger === undefined ? 0 : bySource.get(stranger)!.length,
+      0,
+      0,
+    )
+    figures.expect(`${where}documents that are there once`, new Set(scored.map(({ id }) => id)).size, scored.length, 0)
+    for (const one of reports) {
+      const documents = bySource.get(one.source) ?? []
+      const [nll, text] = [sum(documents.map((each) => each.nll)), sum(documents.map((each) => each.text_nll))]
+      const [count, bytes] = [sum(documents.map((each) => each.tokens)), sum(documents.map((each) => each.bytes))]
+      figures.expect(`${where}${one.source}: documents`, one.documents, documents.length, 0)
+      figures.expect(`${where}${one.source}: tokens`, one.tokens, count, 0)
+      figures.expect(`${where}${one.source}: bytes`, one.bytes, bytes, 0)
+      if (documents.length === 0) continue
+      figures.expect(`${where}${one.source}: loss`, one.loss, nll / count)
+      figures.expect(`${where}${one.source}: bits per byte`, one.bits_per_byte, text / (Math.LN2 * bytes))
+    }
+    for (const language of new Set(reports.map((each) => each.language))) {
+      const own = reports.filter((each) => each.language === language && each.role === "train")
+      const value = valueOf(said, `val_loss_${language}`)
+      const documents = own.flatMap(({ source }) => bySource.get(source) ?? [])
+      if (value !== undefined && documents.length > 0)
+        figures.expect(
+          `${where}val_loss_${language}`,
+          value,
+          sum(documents.map(({ nll }) => nll)) / sum(documents.map((each) => each.tokens)),
+        )
+    }
   }
-  for (const language of new Set(sourceLosses.sources.map((each) => each.language))) {
-    const own = sourceLosses.sources.filter((each) => each.language === language && each.role === "train")
-    const said = valueOf(benchmark.metrics, `val_loss_${language}`)
-    const documents = own.flatMap(({ source }) => bySource.get(source) ?? [])
-    if (said !== undefined && documents.length > 0)
-      figures.expect(
-        `val_loss_${language}`,
-        said,
-        sum(documents.map(({ nll }) => nll)) / sum(documents.map((each) => each.tokens)),
-      )
-  }
+  const chosenOn = new Set(scores.documents.map(({ id }) => id))
+  const both = holdout.documents.filter(({ id }) => chosenOn.has(id)).length
+  figures.expect("holdout documents that a choice was made on", both, 0, 0)
   return figures.findings
 }
 
@@ -317,13 +337,26 @@ const UNCOMPUTED = ["decoding_score", LOG_PROBABILITY]
 /** Everything that is said of samples and of scored documents, worked out again with the draws of the intervals. */
 const measured = Effect.fnUntraced(function* (
   { view }: Release,
-  { tokens, benchmark, decoding, holdout, scores, sourceLosses, tuningGenerations, holdoutGenerations }: ReleaseFiles,
+  {
+    tokens,
+    benchmark,
+    comparison,
+    decoding,
+    holdout,
+    scores,
+    sourceLosses,
+    tuningGenerations,
+    holdoutGenerations,
+  }: ReleaseFiles,
 ) {
   const figures = new Figures(
     "behaviour",
     "measured again on the samples in the folder, with the draws of its intervals",
   )
-  const intervals = new Figures("loss intervals", "the bootstrap over benchmark_scores.json, drawn again")
+  const intervals = new Figures(
+    "loss intervals",
+    "the bootstrap over benchmark_scores.json and holdout.json, drawn again",
+  )
   const found: Array<Finding> = []
   const { languages } = tokens
   const identify = yield* languageIdentifier(languages)
@@ -369,13 +402,24 @@ const measured = Effect.fnUntraced(function* (
     summariseLosses(scores.documents, sourceLosses.sources, { weighting: benchmark.mix.weights, seed: behaviour.seed }),
   )
   compare(intervals, "benchmark", benchmark.metrics, losses.metrics)
-  for (const one of losses.sources) {
-    const said = sourceLosses.sources.find(({ source }) => source === one.source)
-    intervals.expect(`${one.source}: lower end`, said?.ci95[0] ?? Number.NaN, one.ci95[0])
-    intervals.expect(`${one.source}: upper end`, said?.ci95[1] ?? Number.NaN, one.ci95[1])
-  }
+  const held = yield* Effect.fromResult(
+    summariseLosses(holdout.documents, holdout.sources, {
+      weighting: Object.fromEntries(holdout.sources.map(({ source, weight }) => [source, weight])),
+      seed: comparison.bootstrap.seed,
+    }),
+  )
+  compare(intervals, "holdout", holdout.metrics, held.metrics)
+  for (const [where, reports, computed] of [
+    ["", sourceLosses.sources, losses.sources],
+    ["holdout, ", holdout.sources, held.sources],
+  ] as const)
+    for (const one of computed) {
+      const said = reports.find(({ source }) => source === one.source)
+      intervals.expect(`${where}${one.source}: lower end`, said?.ci95[0] ?? Number.NaN, one.ci95[0])
+      intervals.expect(`${where}${one.source}: upper end`, said?.ci95[1] ?? Number.NaN, one.ci95[1])
+    }
   named("benchmark_metrics.json", strangers(benchmark.metrics, { ...sampled, ...losses.metrics }, [LOG_PROBABILITY]))
-  named("holdout.json", strangers(holdout.metrics, losses.metrics))
+  named("holdout.json", strangers(holdout.metrics, held.metrics))
   for (const [set, records, rows] of [
     ["tuning", tuningGenerations, decoding.tuning],
     ["holdout", holdoutGenerations, decoding.holdout],
@@ -393,7 +437,7 @@ const measured = Effect.fnUntraced(function* (
     ...found,
     skipped(
       "other figures",
-      "decoding_score, log_probability_mean, the intervals of the holdout, differences between candidates and the validations while training need texts or models that are not in the release",
+      "decoding_score, log_probability_mean, differences between candidates and the validations while training need texts or models that are not in the release",
     ),
   ]
 })

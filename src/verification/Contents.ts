@@ -48,31 +48,59 @@ const FIXED = [
 /** Made last, over the others. */
 const OVER = [STATEMENT, SUMS, ENVELOPE]
 
+const isPlainGguf = (file: string): boolean => isPlainName(file) && file.endsWith(".gguf")
+
 /** Names of all files that this release may have. */
 export const namesOf = ({ release, quantisation }: ReleaseFiles): ReadonlySet<string> => {
-  const quantised = quantisation?.files.map(({ file }) => file).filter((file) => file.endsWith(".gguf")) ?? []
+  const { files = [], importance } = quantisation ?? {}
+  const quantised = [...files.map(({ file }) => file), ...(importance === undefined ? [] : [importance.file])]
   const { quantisation: index, ...names } = fileNames(release)
   return new Set([
     ...Object.values(names),
     weightsName(release),
     ...FIXED,
     ...OVER,
-    ...(quantisation === undefined ? [] : [index, "Modelfile", ...quantised.filter(isPlainName)]),
+    ...(quantisation === undefined ? [] : [index, "Modelfile", ...quantised.filter(isPlainGguf)]),
   ])
 }
 
 const AnyObject = Schema.Record(Schema.String, Schema.Json)
 
-/** `tokens`: contents of BOS, EOS and padding. */
-const expectedSettings = ({ training, tokens, decoding }: ReleaseFiles): Readonly<Record<string, unknown>> => {
-  const [bos, eos, pad] = [specialTokensMap.bos_token!, specialTokensMap.eos_token!, specialTokensMap.pad_token!]
+interface Special {
+  readonly bos: string
+  readonly eos: string
+  readonly pad: string
+}
+
+const trained: Special = {
+  bos: specialTokensMap.bos_token!,
+  eos: specialTokensMap.eos_token!,
+  pad: specialTokensMap.pad_token!,
+}
+
+/** Special tokens of a tokenizer that came with published weights, by their ids. */
+const specialIn = (view: string, { bosId, eosId, padId }: ReleaseFiles["tokens"]) =>
+  Effect.map(readJson(AddedTokens, join(view, "tokenizer.json")), ({ added_tokens: added }): Special => {
+    const contentOf = (id: number): string => added.find((token) => token.id === id)?.content ?? ""
+    return { bos: contentOf(bosId), eos: contentOf(eosId), pad: contentOf(padId) }
+  })
+
+const AddedTokens = Schema.Struct({
+  added_tokens: Schema.Array(Schema.Struct({ id: Schema.Int, content: Schema.String })),
+})
+
+const expectedSettings = (
+  { release, training, tokens, decoding }: ReleaseFiles,
+  special: Special,
+): Readonly<Record<string, unknown>> => {
+  const { bos, eos, pad } = special
   const recommended = recommendedDecoding(decoding.recommended, decoding.max_new_tokens)
-  const given = trainedTokenizerConfig() as { readonly [key: string]: Json }
+  const given = (release.base === undefined ? trainedTokenizerConfig() : {}) as { readonly [key: string]: Json }
   return {
     "config.json": plain(modelConfig(training.architecture, tokens)),
     "generation_config.json": plain(generationConfig(recommended, tokens)),
     "recommended_decoding_params.json": plain(recommendedJson(recommended)),
-    "tokenizer_config.json": plain(tokenizerConfig(given, { bos, eos, pad }, tokens.context)),
+    "tokenizer_config.json": plain(tokenizerConfig(given, special, tokens.context)),
     "special_tokens_map.json": { bos_token: bos, eos_token: eos, pad_token: pad },
   }
 }
@@ -119,7 +147,8 @@ export const checkContents = Effect.fn("verification.checkContents")(function* (
   for (const { path } of strangers) findings.push(wrong(path, "no release of `exp` has a file of this name"))
   if (strangers.length === 0)
     findings.push(ok("names", `${listing.files.length} files, each of a name that such a release has`))
-  for (const [file, made] of Object.entries(expectedSettings(files))) {
+  const special = files.release.base === undefined ? trained : yield* specialIn(view, files.tokens)
+  for (const [file, made] of Object.entries(expectedSettings(files, special))) {
     const said = yield* Effect.result(readJson(AnyObject, join(view, file)))
     if (said._tag === "Failure") findings.push(wrong(file, said.failure.problem))
     else if (canonicalJson(said.success as never) !== canonicalJson(made as never))

@@ -1,154 +1,225 @@
 /**
- * The GGUF files of a release: each is read as llama.cpp would read it, its keys are made again, and its numbers are held against the
- * weights they were made from.
+ * The GGUF files of a release, made again from the weights, the tokenizer and the facts beside them, and compared byte for byte. How
+ * a file is made is a function of these and of the importance matrix, which is a file of the release too; it computes with nothing that
+ * differs between machines. So every header, every block and every padding must be the same to the last bit.
  *
- * | kept as           | compared                                                                                        |
- * |-------------------|-------------------------------------------------------------------------------------------------|
- * | `F32`             | number by number                                                                                |
- * | `F16`, `BF16`     | number by number, with the weight rounded to it                                                 |
- * | blocks of integers | by tensor: root of the mean squared error, as a share of the root of the mean squared weight    |
+ * A file that another version of the search for scales made (`encoding` of `quantisation.json`) cannot be made again here. Then its
+ * keys and types are compared, and its numbers as far as every search keeps them: the scale that was chosen leaves at most the error
+ * that no scale at all leaves, which is that of zeros, weighed as the file was weighed.
  *
- * The share is at most a few steps of the integers; which columns an importance matrix favoured cannot be told from here. A tensor of
- * zeros is at 1, one of other weights above that. The figures of `quantisation.json` need texts and are not measured again.
+ * The figures of `quantisation.json` need texts and are not measured again; nor are the sums of the importance matrix.
  */
 import { readFileSync } from "node:fs"
+import { type FileHandle, open } from "node:fs/promises"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
-import { type BlockName, fileTypes } from "../model/GgufType.ts"
-import type { QuantisedFile } from "../model/Report.ts"
+import { checkpointName } from "../model/Checkpoint.ts"
+import { digest } from "../model/Digest.ts"
+import { type FileType, fileTypes } from "../model/GgufType.ts"
+import type { Quantisation, QuantisedFile } from "../model/Report.ts"
 import { modelConfig, plain } from "../release/Export.ts"
 import type { ReleaseFiles } from "../release/Folder.ts"
-import { aboutKeys } from "../release/gguf/About.ts"
-import { blockTypes } from "../release/gguf/BlockTypes.ts"
-import type { Metadata } from "../release/gguf/Gguf.ts"
+import { provenanceKeys } from "../release/gguf/About.ts"
+import { ENCODING } from "../release/gguf/BlockTypes.ts"
+import { decodeHeader, type Header, type Plain } from "../release/gguf/Gguf.ts"
+import type { Importance } from "../release/gguf/Importance.ts"
+import { readImportance, readSums } from "../release/gguf/ImportanceFile.ts"
 import { type GgufFile, openGguf } from "../release/gguf/Reader.ts"
-import { type Shape, shapeOf, type TensorPlan } from "../release/gguf/Shape.ts"
+import { shapeOf } from "../release/gguf/Shape.ts"
 import { Weights } from "../release/gguf/Source.ts"
-import { vocabularyKeys } from "../release/gguf/Vocabulary.ts"
+import { type Made, type Making, make, nextPiece } from "../release/gguf/Writer.ts"
 import { type Finding, within } from "./Finding.ts"
-import type { Release } from "./Release.ts"
+import { LONGEST_TEXT, type Release } from "./Release.ts"
 
 const { ok, wrong, skipped } = within("weights")
 
-/** Largest share of error by kind of block; `undefined`: none. */
-const SHARE: Readonly<Record<BlockName, number | undefined>> = {
-  F32: undefined,
-  F16: undefined,
-  BF16: undefined,
-  Q8_0: 0.02,
-  Q6_K: 0.08,
-  Q5_0: 0.15,
-  Q5_1: 0.15,
-  Q5_K: 0.15,
-  Q4_0: 0.3,
-  Q4_1: 0.3,
-  Q4_K: 0.3,
-  Q3_K: 0.5,
-  Q2_K: 0.75,
-}
-
-/** Said of one file, and following from none other: who made it, and what columns were weighed by. */
-const isOfItsMaking = (key: string): boolean => key.startsWith("exp.") || key.startsWith("quantize.imatrix.")
-
-const expectedKeys = (files: ReleaseFiles, { type }: QuantisedFile, shape: Shape, tokenizer: unknown): Metadata => [
-  ...shape.metadata,
-  ...aboutKeys({
-    name: files.release.name,
-    license: files.release.license,
-    languages: files.tokens.languages,
-    sources: files.inventory.sources
-      .filter(({ role }) => role === "train")
-      .map(({ source, licenses }) => ({ source, licenses: Object.keys(licenses).toSorted() })),
-    preset: files.decoding.recommended,
-    provenance: { "model.sha256": files.state.modelSha256 },
-  }),
-  ["general.quantization_version", { kind: "u32", value: 2 }],
-  ["general.file_type", { kind: "u32", value: fileTypes[type as keyof typeof fileTypes].id }],
-  ...vocabularyKeys(tokenizer, files.tokens, shape.vocabulary),
-]
-
-const compareKeys = (said: GgufFile["metadata"], expected: Metadata): string | undefined => {
-  const made = new Map(expected)
-  for (const [key, { kind, value }] of made) {
-    const rounded = kind === "f32" ? Math.fround(value) : value
-    if (JSON.stringify(said.get(key)) !== JSON.stringify(rounded))
-      return `\`${key}\` is ${String(JSON.stringify(said.get(key))).slice(0, 100)}, and follows as ${JSON.stringify(rounded).slice(0, 100)}`
+/** What a file is made of, by the release around it. */
+const makingOf = (
+  view: string,
+  files: ReleaseFiles,
+  tokenizer: string,
+  { type, importance_matrix: weighed }: QuantisedFile,
+  importance: Importance | undefined,
+): Making => {
+  const { release, inventory, decoding, state, tokens, benchmark } = files
+  return {
+    weights: join(view, "model.safetensors"),
+    config: plain(modelConfig(files.training.architecture, tokens)) as Readonly<Record<string, unknown>>,
+    tokenizer: JSON.parse(tokenizer),
+    ids: tokens,
+    about: {
+      name: release.name,
+      license: release.license,
+      languages: tokens.languages,
+      sources: inventory.sources
+        .filter(({ role }) => role === "train")
+        .map(({ source, licenses }) => ({ source, licenses: Object.keys(licenses).toSorted() })),
+      preset: decoding.recommended,
+      provenance: provenanceKeys({
+        ...benchmark.model,
+        preset: decoding.recommended.name,
+        modelIdentity: digest({ of: release.keys["decay"] ?? "", part: checkpointName(release.released_step) }),
+        decodingIdentity: release.keys["sweep"] ?? "",
+        tokenizer,
+        state,
+      }),
+    },
+    type: type as FileType,
+    ...(weighed && importance !== undefined && { importance }),
   }
-  const strange = [...said.keys()].find((key) => !made.has(key) && !isOfItsMaking(key))
-  return strange === undefined ? undefined : `it has the key \`${strange}\`, which no file of \`exp\` has`
 }
 
-/** The numbers of a tensor, in the order that the file has them. */
-const inOrder = (weights: Weights, { from, name, layout }: TensorPlan): Float32Array => {
-  const matrix = weights.matrix(from, name, layout)
-  const numbers = new Float32Array(matrix.shape.reduce((a, b) => a * b, 1))
-  matrix.read(0, numbers)
-  return numbers
+const shown = (value: Plain | undefined): string => String(JSON.stringify(value)).slice(0, 100)
+
+/** Keys that are said otherwise than they follow; the order of keys is looked at with the bytes. */
+const compareKeys = (said: Header["metadata"], made: Header["metadata"]): ReadonlyArray<string> => {
+  const off = [...made].filter(([key, value]) => JSON.stringify(said.get(key)) !== JSON.stringify(value))
+  const strange = [...said.keys()].filter((key) => !made.has(key))
+  return [
+    ...off.map(([key, value]) => `\`${key}\` is ${shown(said.get(key))}, and follows as ${shown(value)}`),
+    ...strange.map((key) => `it has the key \`${key}\`, which such a file has not`),
+  ]
 }
 
-/** What the nearest numbers of a type without blocks are. */
-const rounded = (numbers: Float32Array, name: BlockName): Float32Array => {
-  const type = blockTypes[name]
-  const bytes = new Uint8Array(numbers.length * type.bytes)
-  const back = new Float32Array(numbers.length)
-  type.encode(numbers, 1, new Float32Array(1), bytes)
-  type.decode(bytes, back)
-  return back
+const headerProblems = (there: Buffer, made: Buffer): ReadonlyArray<string> => {
+  const other = "its header is not the one that follows from the release"
+  try {
+    const said = decodeHeader(there)
+    const keys = said === undefined ? [] : compareKeys(said.metadata, decodeHeader(made)!.metadata)
+    return keys.length > 0 ? keys : [other]
+  } catch (cause) {
+    return [`${other}: ${cause instanceof Error ? cause.message : cause}`]
+  }
 }
 
-const shareOfError = (numbers: Float32Array, weights: Float32Array): number => {
+const compareTypes = (said: QuantisedFile, made: Made): ReadonlyArray<string> =>
+  Object.entries(made.types).flatMap(([name, type]) => {
+    const kept = said.matrices[name] ?? "F32"
+    return kept === type ? [] : [`quantisation.json says that \`${name}\` is kept as ${kept}, it follows as ${type}`]
+  })
+
+const exactly = async (file: FileHandle, length: number, position: number): Promise<Buffer> => {
+  const bytes = Buffer.alloc(length)
+  for (let done = 0; done < length; ) {
+    const { bytesRead } = await file.read(bytes, done, length - done, position + done)
+    if (bytesRead === 0) return bytes.subarray(0, done)
+    done += bytesRead
+  }
+  return bytes
+}
+
+/** The file beside what it should be; each tensor that differs is named once, with where it does. */
+const compareBytes = Effect.fnUntraced(function* (path: string, making: Making, made: Made) {
+  const file = yield* Effect.acquireRelease(
+    Effect.promise(() => open(path, "r")),
+    (file) => Effect.promise(() => file.close()),
+  )
+  const problems = new Map<string, string>()
+  let at = 0
+  for (let piece = yield* nextPiece(making, made); piece; piece = yield* nextPiece(making, made)) {
+    const { of, bytes } = piece
+    const there = yield* Effect.promise(() => exactly(file, bytes.length, at))
+    if (of === "header" && !there.equals(bytes))
+      for (const problem of headerProblems(there, Buffer.from(bytes))) problems.set(problem, problem)
+    else if (!there.equals(bytes) && !problems.has(of)) {
+      const first = there.findIndex((byte, i) => byte !== bytes[i])
+      const place = at + (first < 0 ? there.length : first)
+      problems.set(of, `\`${of}\` is not what the weights give, first at byte ${place} of the file`)
+    }
+    at += bytes.length
+    yield* Effect.yieldNow
+  }
+  return [...problems.values()]
+}, Effect.scoped)
+
+/** What of a file is not as it is made. */
+export const fileProblems = Effect.fn("verification.fileProblems")(function* (path: string, making: Making) {
+  return yield* compareBytes(path, making, yield* make(making))
+}, Effect.scoped)
+
+/** Σ w·(x − x̂)² as a share of Σ w·x². */
+const shareOfError = (numbers: Float32Array, weights: Float32Array, importance: Float32Array | undefined): number => {
   let [error, size] = [0, 0]
   for (let i = 0; i < weights.length; i++) {
-    error += (numbers[i]! - weights[i]!) ** 2
-    size += weights[i]! ** 2
+    const weight = importance === undefined ? 1 : importance[i % importance.length]!
+    error += weight * (numbers[i]! - weights[i]!) ** 2
+    size += weight * weights[i]! ** 2
   }
-  return error === 0 ? 0 : Math.sqrt(error / size)
+  return error === 0 ? 0 : error / size
 }
 
-const compareTensor = (numbers: Float32Array, weights: Float32Array, kept: BlockName): string | undefined => {
-  if (numbers.length !== weights.length) return `has ${numbers.length} numbers, not ${weights.length}`
-  const most = SHARE[kept]
-  if (most === undefined) {
-    const expected = rounded(weights, kept)
-    const at = numbers.findIndex((number, i) => number !== expected[i])
-    return at < 0 ? undefined : `has ${numbers[at]} for the weight ${weights[at]}`
+/** What any search leaves true, of a file that another one made. */
+const compareLoosely = Effect.fnUntraced(function* (file: GgufFile, making: Making, made: Made) {
+  const problems: Array<string> = []
+  const header = yield* nextPiece(making, made)
+  if (header !== undefined) {
+    const follows = decodeHeader(Buffer.from(header.bytes))!
+    problems.push(...compareKeys(file.metadata, follows.metadata))
   }
-  const share = shareOfError(numbers, weights)
-  return share <= most
-    ? undefined
-    : `is ${share.toFixed(2)} of its size away from the weights; ${kept} is at most ${most}`
-}
+  const weights = yield* Effect.acquireRelease(
+    Effect.sync(() => new Weights(making.weights)),
+    (weights) => Effect.sync(() => weights.close()),
+  )
+  for (const { from, name, layout } of shapeOf(making.config, new Set(weights.tensors.keys())).tensors) {
+    const there = file.tensors.find((tensor) => tensor.name === name)
+    if (there?.type.name !== made.types[name]) {
+      problems.push(`\`${name}\` is kept as ${there?.type.name ?? "nothing"}, and follows as ${made.types[name]}`)
+      continue
+    }
+    const matrix = weights.matrix(from, name, layout)
+    const numbers = new Float32Array(matrix.shape.reduce((a, b) => a * b, 1))
+    matrix.read(0, numbers)
+    const share = shareOfError(yield* file.numbers(name), numbers, making.importance?.columns.get(name))
+    if (!(share <= 1)) problems.push(`\`${name}\` is further from the weights than nothing at all`)
+  }
+  return problems
+})
 
 const checkFile = Effect.fnUntraced(function* (
   path: string,
   entry: QuantisedFile,
-  files: ReleaseFiles,
-  weights: Weights,
-  tokenizer: unknown,
+  making: Making,
   bytes: number,
+  isOurs: boolean,
 ) {
-  const config = plain(modelConfig(files.training.architecture, files.tokens)) as Readonly<Record<string, unknown>>
-  const shape = shapeOf(config, new Set(weights.tensors.keys()))
-  const file = yield* openGguf(path)
-  const problems: Array<string> = []
   if (!Object.hasOwn(fileTypes, entry.type)) return [`\`${entry.type}\` is no type of file`]
+  if (entry.importance_matrix && making.importance === undefined) return ["the matrix that weighed it is missing"]
+  const made = yield* make(making)
+  const problems = [...compareTypes(entry, made)]
   if (bytes !== entry.bytes) problems.push(`it has ${bytes} bytes, not ${entry.bytes}`)
-  const keys = compareKeys(file.metadata, expectedKeys(files, entry, shape, tokenizer))
-  if (keys !== undefined) problems.push(keys)
-  const planned = new Map(shape.tensors.map((tensor) => [tensor.name, tensor]))
-  const missing = [...planned.keys()].find((name) => !file.tensors.some((tensor) => tensor.name === name))
-  if (missing !== undefined) problems.push(`it has no tensor \`${missing}\``)
-  if (file.tensors.length !== planned.size) problems.push(`it has ${file.tensors.length} tensors, not ${planned.size}`)
-  for (const { name, type } of file.tensors) {
-    const plan = planned.get(name)
-    if (plan === undefined) continue
-    const said = entry.matrices[name] ?? "F32"
-    if (type.name !== said) problems.push(`\`${name}\` is kept as ${type.name}, not as ${said}`)
-    const problem = compareTensor(yield* file.numbers(name), inOrder(weights, plan), type.name)
-    if (problem !== undefined) problems.push(`\`${name}\` ${problem}`)
-  }
-  return problems
+  if (isOurs && bytes !== made.bytes) problems.push(`it has ${bytes} bytes, and follows with ${made.bytes}`)
+  const found = isOurs
+    ? yield* compareBytes(path, making, made)
+    : yield* compareLoosely(yield* openGguf(path), making, made)
+  return [...problems, ...found]
 }, Effect.scoped)
+
+/** The importance matrix itself, as far as it can be known without the texts. */
+const importanceProblems = Effect.fnUntraced(function* (
+  path: string,
+  { rows, tokens, dataset }: NonNullable<Quantisation["importance"]>,
+  matrices: ReadonlySet<string>,
+) {
+  const sums = yield* readSums(path)
+  const strange = [...sums.columns.keys()].find((name) => !matrices.has(name))
+  return [
+    ...(strange === undefined ? [] : [`\`${strange}\` is no matrix of the model`]),
+    ...(sums.rows === rows && sums.rows * sums.length === tokens && sums.dataset === dataset
+      ? []
+      : [`it is over ${sums.rows} rows of ${sums.dataset}, quantisation.json says otherwise`]),
+  ]
+})
+
+const problemOf = (failure: Error): ReadonlyArray<string> => [
+  "problem" in failure ? String(failure.problem) : failure.message,
+]
+
+/** What a check finds, or why it could not be done: what throws here is a file that is not what it should be. */
+const orProblem = <R>(check: Effect.Effect<ReadonlyArray<string>, Error, R>) =>
+  check.pipe(
+    Effect.catchDefect((cause) => Effect.fail(cause instanceof Error ? cause : new Error(String(cause)))),
+    Effect.catch((failure) => Effect.succeed(problemOf(failure))),
+  )
 
 export const checkGgufs = Effect.fn("verification.checkGgufs")(function* (
   { view, listing }: Release,
@@ -157,35 +228,62 @@ export const checkGgufs = Effect.fn("verification.checkGgufs")(function* (
   const { quantisation } = files
   if (quantisation === undefined) return []
   const findings: Array<Finding> = []
-  const weights = yield* Effect.acquireRelease(
-    Effect.sync(() => new Weights(join(view, "model.safetensors"))),
-    (weights) => Effect.sync(() => weights.close()),
-  )
-  const tokenizer: unknown = JSON.parse(readFileSync(join(view, "tokenizer.json"), "utf8"))
-  for (const entry of quantisation.files) {
-    const { file } = entry
-    const bytes = listing.files.find(({ path }) => path === file)?.bytes
-    if (bytes === undefined) {
-      findings.push(wrong(file, "is missing: quantisation.json names it"))
-      continue
-    }
-    const checked = yield* Effect.result(
-      checkFile(join(view, file), entry, files, weights, tokenizer, bytes).pipe(
-        Effect.catchDefect((cause) => Effect.fail(cause instanceof Error ? cause : new Error(String(cause)))),
-      ),
-    )
-    const problems =
-      checked._tag === "Success"
-        ? checked.success
-        : ["problem" in checked.failure ? checked.failure.problem : checked.failure.message]
+  const sizes = new Map(listing.files.map(({ path, bytes }) => [path, bytes]))
+  const isOurs = quantisation.encoding === ENCODING
+  const tell = (file: string, problems: ReadonlyArray<string>, fine: string) => {
     findings.push(
       ...problems.slice(0, 5).map((problem) => wrong(file, problem)),
       ...(problems.length > 5 ? [wrong(file, `and ${problems.length - 5} others`)] : []),
-      ...(problems.length === 0
-        ? [ok(file, "its keys follow from the release, and its numbers from the weights")]
-        : []),
+      ...(problems.length === 0 ? [ok(file, fine)] : []),
     )
   }
+  const missing = (file: string) => findings.push(wrong(file, "is missing: quantisation.json names it"))
+
+  let importance: Importance | undefined
+  const said = quantisation.importance
+  if (said !== undefined && !sizes.has(said.file)) missing(said.file)
+  else if (said !== undefined && sizes.get(said.file)! > LONGEST_TEXT)
+    findings.push(wrong(said.file, "is too long to be one number for each column"))
+  else if (said !== undefined) {
+    const path = join(view, said.file)
+    const matrices = new Set(quantisation.files.flatMap(({ matrices }) => Object.keys(matrices)))
+    tell(
+      said.file,
+      yield* orProblem(importanceProblems(path, said, matrices)),
+      "sums of squares for columns of the model; over which texts is not looked at again",
+    )
+    importance = yield* Effect.orElseSucceed(readImportance(path), () => undefined)
+  }
+  const tokenizer = readFileSync(join(view, "tokenizer.json"), "utf8")
+  for (const entry of quantisation.files) {
+    const bytes = sizes.get(entry.file)
+    if (bytes === undefined) missing(entry.file)
+    else
+      tell(
+        entry.file,
+        yield* orProblem(
+          Effect.suspend(() =>
+            checkFile(
+              join(view, entry.file),
+              entry,
+              makingOf(view, files, tokenizer, entry, importance),
+              bytes,
+              isOurs,
+            ),
+          ),
+        ),
+        isOurs
+          ? "made again from weights, tokenizer and release, byte for byte"
+          : "its keys and types follow from the release, its numbers are near the weights",
+      )
+  }
+  if (!isOurs)
+    findings.push(
+      skipped(
+        "quantisation.json",
+        `another search for scales made the files (${quantisation.encoding}, here ${ENCODING})`,
+      ),
+    )
   findings.push(
     skipped("quantisation.json", "what each file costs in quality was measured on texts, and is not measured again"),
   )

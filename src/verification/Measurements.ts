@@ -24,10 +24,10 @@ import { scoreDocuments, summariseLosses } from "../evaluation/Losses.ts"
 import { type Probe, probeReport, probeRequest, probesOf } from "../evaluation/Probe.ts"
 import type { DecodingPreset } from "../model/Decoding.ts"
 import { stream } from "../model/Random.ts"
-import { GenerationRecord, type ProbeReport } from "../model/Report.ts"
+import { type DocumentScore, GenerationRecord, type ProbeReport } from "../model/Report.ts"
 import { type ReleaseFiles, readJson, readLines, weightsName } from "../release/Folder.ts"
 import { BehaviourSettings } from "./Arithmetic.ts"
-import { type Finding, within } from "./Finding.ts"
+import { type Finding, isWrong, within } from "./Finding.ts"
 import { linkOrCopy, type Release, temporary } from "./Release.ts"
 import { type Texts, textsFromFolder, textsFromStore } from "./Texts.ts"
 
@@ -87,63 +87,71 @@ const losses = Effect.fnUntraced(function* (checkpoint: string, files: ReleaseFi
     return yield* Effect.fromResult(scoreDocuments(measured, documents))
   })
 
-  const validation = yield* measure("validation", new Set(roles.map(({ source }) => source)))
-  if (validation !== undefined) {
-    const again = new Map(validation.map((score) => [score.id, score]))
-    const missing = scores.documents.filter(({ id }) => !again.has(id))
-    const off = scores.documents.filter((said) => {
-      const now = again.get(said.id)
-      return (
-        now !== undefined &&
-        !(
-          now.tokens === said.tokens &&
-          now.bytes === said.bytes &&
-          near(now.nll, said.nll, LOSS) &&
-          near(now.text_nll, said.text_nll, LOSS)
-        )
-      )
-    })
-    if (missing.length > 0)
-      findings.push(
-        wrong(
-          "losses of documents",
-          `${missing.length} of ${scores.documents.length} are not in ${texts.from}, first ${missing[0]!.id}`,
-        ),
-      )
-    for (const { id, nll } of off.slice(0, 5))
-      findings.push(wrong("losses of documents", `${id}: ${nll} nats, measured again ${again.get(id)!.nll}`))
-    if (off.length > 5) findings.push(wrong("losses of documents", `and ${off.length - 5} others`))
-    if (missing.length + off.length === 0) {
-      const difference = largest(scores.documents.map(({ id, nll }) => [nll, again.get(id)!.nll] as const))
-      findings.push(
-        ok(
-          "losses of documents",
-          `${scores.documents.length} validation documents of ${texts.from}: ${howNear(difference)}`,
-        ),
-      )
-      const { metrics } = yield* Effect.fromResult(
-        summariseLosses(validation, roles, { weighting: benchmark.mix.weights, seed: 0, samples: 1 }),
-      )
-      findings.push(...compareMetrics("validation losses", benchmark.metrics, metrics))
-    }
-  }
-  const held = yield* measure("holdout", new Set(holdout.sources.map(({ source }) => source)))
-  if (held === undefined)
-    findings.push(
-      skipped("holdout losses", "which documents were held out is not in the release; the store that made it knows"),
-    )
-  else {
-    const { metrics } = yield* Effect.fromResult(
-      summariseLosses(held, holdout.sources, {
-        weighting: Object.fromEntries(holdout.sources.map(({ source, weight }) => [source, weight])),
-        seed: 0,
-        samples: 1,
-      }),
-    )
-    findings.push(...compareMetrics("holdout losses", holdout.metrics, metrics))
+  for (const { part, said, sources, metrics, weighting } of [
+    {
+      part: "validation",
+      said: scores.documents,
+      sources: roles,
+      metrics: benchmark.metrics,
+      weighting: benchmark.mix.weights,
+    },
+    {
+      part: "holdout",
+      said: holdout.documents,
+      sources: holdout.sources,
+      metrics: holdout.metrics,
+      weighting: Object.fromEntries(holdout.sources.map(({ source, weight }) => [source, weight])),
+    },
+  ] as const) {
+    const measured = yield* measure(part, new Set(sources.map(({ source }) => source)))
+    if (measured === undefined) continue
+    const off = compareScores(`losses of ${part} documents`, said, measured, texts.from)
+    findings.push(...off)
+    if (off.some(isWrong)) continue
+    const again = yield* Effect.fromResult(summariseLosses(measured, sources, { weighting, seed: 0, samples: 1 }))
+    findings.push(...compareMetrics(`${part} losses`, metrics, again.metrics))
   }
   return findings
 })
+
+/** Every document that was measured, measured again, and no other. */
+const compareScores = (
+  what: string,
+  said: ReadonlyArray<DocumentScore>,
+  measured: ReadonlyArray<DocumentScore>,
+  from: string,
+): ReadonlyArray<Finding> => {
+  const again = new Map(measured.map((score) => [score.id, score]))
+  const missing = said.filter(({ id }) => !again.has(id))
+  const off = said.filter((one) => {
+    const now = again.get(one.id)
+    return (
+      now !== undefined &&
+      !(
+        now.source === one.source &&
+        now.tokens === one.tokens &&
+        now.bytes === one.bytes &&
+        near(now.nll, one.nll, LOSS) &&
+        near(now.text_nll, one.text_nll, LOSS)
+      )
+    )
+  })
+  const ids = new Set(said.map(({ id }) => id))
+  const more = measured.filter(({ id }) => !ids.has(id))
+  const found = [
+    ...(missing.length === 0
+      ? []
+      : [wrong(what, `${missing.length} of ${said.length} are not in ${from}, first ${missing[0]!.id}`)]),
+    ...(more.length === 0
+      ? []
+      : [wrong(what, `${more.length} of ${measured.length} in ${from} are not told of, first ${more[0]!.id}`)]),
+    ...off.slice(0, 5).map(({ id, nll }) => wrong(what, `${id}: ${nll} nats, measured again ${again.get(id)!.nll}`)),
+    ...(off.length > 5 ? [wrong(what, `and ${off.length - 5} others`)] : []),
+  ]
+  if (found.length > 0) return found
+  const difference = largest(said.map(({ id, nll }) => [nll, again.get(id)!.nll] as const))
+  return [ok(what, `${said.length} documents of ${from}: ${howNear(difference)}`)]
+}
 
 type Values = { readonly [name: string]: { readonly value: number } }
 

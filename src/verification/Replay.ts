@@ -2,8 +2,9 @@
  * The decay that made the released checkpoint, trained again from its parent and compared step by step with the telemetry in the
  * release, and at the end weight by weight.
  *
- * The parent is found in a store by what it was made from. Where no store has it, the experiment in the release is run from nothing up
- * to its training, with texts of the same bytes: that runs a program that came with the release, so it is only done when asked for.
+ * The parent is found in a store by what it was made from. Where no store has it, everything up to the training is done again from
+ * nothing, by the plan of the experiment in the release and with texts of the same bytes: a program that came with the release is asked
+ * for its plan then (`src/cli/Rerun.ts`), so it is only done when asked for.
  *
  * On the same engine and kind of processor every figure comes out to the last bit. Elsewhere: losses to 1e-3 of their size, gradient
  * norms to 5e-2, weights to 1e-2 of the largest of their tensor; training multiplies what rounding begins.
@@ -37,7 +38,7 @@ const WEIGHT = 1e-2
 export interface ReplayOptions {
   /** Store that may have the parent. */
   readonly store: string
-  /** Runs the experiment of the release up to its training, and says in which store; undefined when it cannot. */
+  /** Does the experiment of the release up to its training, and says in which store; undefined when it cannot. */
   readonly fromNothing: Rerun
   readonly say: (text: string) => void
 }

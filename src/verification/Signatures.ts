@@ -7,7 +7,14 @@ import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import * as Result from "effect/Result"
 import { STATEMENT } from "../release/Provenance.ts"
-import { ENVELOPE, envelopeText, keyIdOf, readEnvelope, verifyEnvelope } from "../release/Signature.ts"
+import {
+  ENVELOPE,
+  envelopeText,
+  hasStrangeFields,
+  keyIdOf,
+  readEnvelope,
+  verifyEnvelope,
+} from "../release/Signature.ts"
 import { type Finding, within } from "./Finding.ts"
 import type { Listing } from "./Listing.ts"
 import { LONGEST_TEXT } from "./Release.ts"
@@ -48,6 +55,8 @@ export const checkSignatures = (listing: Listing, keys: KnownKeys): ReadonlyArra
   // what others sign may be spelled otherwise: then only the signature speaks
   const others = signers.some(({ verdict }) => verdict === "unproven")
   if (!plain && !others) findings.push(wrong(ENVELOPE, "is not spelled as it was written"))
+  if (others && hasStrangeFields(text))
+    findings.push(wrong(ENVELOPE, "has a field that no envelope has, and a signature that cannot be tried"))
   if (has(STATEMENT) && !statement.equals(readFileSync(join(listing.folder, STATEMENT))))
     findings.push(wrong(ENVELOPE, `what was signed is not ${STATEMENT}`))
   for (const { keyid, verdict } of signers) {

@@ -97,22 +97,31 @@ export const textsFromFolder = Effect.fn("verification.textsFromFolder")(functio
   files: ReleaseFiles,
   tokenizer: Tokenizer,
 ) {
-  const wanted = new Set(files.scores.documents.map(({ id }) => id))
-  const documents: Array<MeasuredDocument> = []
-  const sequences: Array<TokenSequence> = []
-  const measured = new Set(files.sourceLosses.sources.map(({ source }) => source))
+  const parts = { validation: files.scores.documents, holdout: files.holdout.documents } as const
+  const partOf = new Map(
+    (["validation", "holdout"] as const).flatMap((part) => parts[part].map(({ id }) => [id, part] as const)),
+  )
+  const found = {
+    validation: { documents: [] as Array<MeasuredDocument>, sequences: [] as Array<TokenSequence> },
+    holdout: { documents: [] as Array<MeasuredDocument>, sequences: [] as Array<TokenSequence> },
+  }
+  const measured = new Set([...files.sourceLosses.sources, ...files.holdout.sources].map(({ source }) => source))
   for (const { source, located } of yield* findTexts(folder, files)) {
     if (!measured.has(source)) continue
     yield* Source.forEachBatch(located, undefined, (batch) => {
       for (const { id, text } of batch) {
-        if (!wanted.has(id)) continue
-        documents.push({ id, source, bytes: Buffer.byteLength(text) })
-        sequences.push({ id, ids: [files.tokens.bosId, ...tokenizer.encode(text), files.tokens.eosId] })
+        const part = partOf.get(id)
+        if (part === undefined) continue
+        found[part].documents.push({ id, source, bytes: Buffer.byteLength(text) })
+        found[part].sequences.push({
+          id,
+          ids: [files.tokens.bosId, ...tokenizer.encode(text), files.tokens.eosId],
+        })
       }
     })
   }
   return {
     from: folder,
-    documents: (part) => Effect.succeed(part === "validation" ? { documents, sequences } : undefined),
+    documents: (part) => Effect.succeed(part === "train" ? undefined : found[part]),
   } satisfies Texts
 })

@@ -14,7 +14,6 @@ import { checkHashes } from "./Hashes.ts"
 import type { Listing } from "./Listing.ts"
 import { isText, lookAt, openListing } from "./Release.ts"
 import type { Rerun } from "./Replay.ts"
-import { withoutSecrets } from "./Secrets.ts"
 import { checkSignatures, type KnownKeys } from "./Signatures.ts"
 
 export interface VerifyOptions {
@@ -161,10 +160,7 @@ export const verify = Effect.fn("verification.verify")(function* (folder: string
     const replay = {
       ...options,
       fromNothing: (...args: Parameters<Rerun>) =>
-        Effect.andThen(
-          corpus === undefined ? Effect.void : findTexts(corpus, files),
-          withoutSecrets(fromNothing(...args)),
-        ),
+        Effect.andThen(corpus === undefined ? Effect.void : findTexts(corpus, files), fromNothing(...args)),
     }
     findings.push(...(yield* guarded("replay", view, checkReplay(release, files, replay))))
   }

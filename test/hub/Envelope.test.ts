@@ -2,16 +2,17 @@ import { createHash } from "node:crypto"
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import { Effect } from "effect"
+import { Effect, Redacted } from "effect"
 import { assert, describe, expect, it } from "vitest"
-import { envelopeFor } from "../../src/hub/Envelope.ts"
+import { keyFor } from "../../src/hub/Envelope.ts"
+import { readRelease } from "../../src/hub/ReleaseFiles.ts"
 import { newKey, readSigningKey } from "../../src/release/Keys.ts"
 import { statementOf } from "../../src/release/Provenance.ts"
 import { signedEnvelope } from "../../src/release/Signing.ts"
 import { provenance } from "../release/fixture.ts"
 import { temporaryFolder } from "../temporary.ts"
 import { small, sum } from "./release.ts"
-import { contentOf } from "./world.ts"
+import { CANARY, contentOf } from "./world.ts"
 
 const run = <A, E>(effect: Effect.Effect<A, E, NodeServices.NodeServices>): Promise<A> =>
   Effect.runPromise(Effect.provide(effect, NodeServices.layer))
@@ -101,6 +102,19 @@ describe("a release that is published signed", () => {
     `)
   })
 
+  it("is signed with the sums that were made for sending it: the same bytes as signing it by itself, and nothing else is", async () => {
+    const folder = stated()
+    const { path } = await run(newKey(join(temporaryFolder(), "key.pem")))
+    const key = await run(readSigningKey(path))
+    const signing = () => readRelease(folder, Redacted.make(CANARY), { key })
+    const { files } = await run(signing())
+    const envelope = files.find(({ path }) => path === "provenance.dsse.json")!
+    assert.deepStrictEqual(envelope.content, { text: await run(signedEnvelope(folder, key)) })
+    writeFileSync(join(folder, "tiny-step_1.json"), '{"step":2}\n')
+    sum(folder)
+    assert.match(await refusal(signing()), /it cannot be signed: tiny-step_1\.json has other bytes\n {2}hint: /)
+  })
+
   it("is refused when its files were changed since, sums and all", async () => {
     const folder = await signed()
     const path = join(folder, "provenance.dsse.json")
@@ -120,9 +134,9 @@ describe("the key of a publication", () => {
     try {
       process.env["XDG_CONFIG_HOME"] = temporaryFolder()
       delete process.env["EXP_SIGNING_KEY"]
-      assert.deepStrictEqual(await run(envelopeFor(folder, undefined)), [])
+      assert.strictEqual(await run(keyFor(undefined)), undefined)
       process.env["EXP_SIGNING_KEY"] = join(folder, "../none.pem")
-      assert.match(await refusal(envelopeFor(folder, undefined)), /none\.pem: there is no such file\n {2}hint: /)
+      assert.match(await refusal(keyFor(undefined)), /none\.pem: there is no such file\n {2}hint: /)
     } finally {
       for (const [name, value] of [
         ["EXP_SIGNING_KEY", before.key],

@@ -50,7 +50,7 @@ export const refusalOf = <A, E extends { readonly message: string }>(
   )
 
 export const contentOf = (folder: string, extra: ReadonlyArray<ExtraFile> = [], token = CANARY) =>
-  readRelease(folder, Redacted.make(token), extra)
+  readRelease(folder, Redacted.make(token), { extraFiles: extra })
 
 export const target: PublishOptions = { to: "our-org/tiny", private: false }
 

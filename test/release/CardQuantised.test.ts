@@ -73,6 +73,7 @@ const quantisation = (artifacts: ReleaseInput["artifacts"]) => {
     tokens: 900,
     files: [file(picked, "Q4_K_M", true, 0.02), file("tiny-en-it-Q8_0.gguf", "Q8_0", false, 0.001)],
     sources: { "wiki-en": 40, "wiki-it": 37 },
+    encoding: 1,
     picked,
     pick: { by: "kld", at_most: 0.02 } as const,
     rule: "of the files within 1% of the smallest whose mean KL divergence to the model itself, in nats, is at most 0.02 in every language, its 95% interval included, the closest to the model",

@@ -438,7 +438,8 @@ export const fabricate = (folder: string, options: Fabrication = {}): Omit<Relea
     bootstrap: { samples: 10_000, seed: 5 },
     words,
   })
-  json("selection/holdout.json", { model, metrics: onHoldout.metrics, sources: onHoldout.losses, words })
+  const { metrics: heldMetrics, losses: heldLosses, documents } = onHoldout
+  json("selection/holdout.json", { model, metrics: heldMetrics, sources: heldLosses, documents, words })
 
   const judged = standardPresets.filter(({ name }) => name === "balanced" || name === "greedy")
   const chosen = judged.find(({ name }) => name === (options.recommend ?? "balanced")) ?? greedy

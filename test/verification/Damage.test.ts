@@ -5,8 +5,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { table } from "../../src/cli/Table.ts"
 import { stream } from "../../src/model/Random.ts"
 import { listRelease } from "../../src/verification/Listing.ts"
-import type { KnownKeys } from "../../src/verification/Signatures.ts"
-import { damageIn, filesIn, type Key, place, signedRelease, signWith } from "./world.ts"
+import { checkSignatures, type KnownKeys } from "../../src/verification/Signatures.ts"
+import { damageIn, filesIn, type Key, place, signedRelease, signWith, wrongIn } from "./world.ts"
 
 /**
  * `EXP_FAULT_BYTES=100` flips a bit in as many bytes of each file and prints them as a table; `EXP_FAULT_BYTES=all` in every byte of
@@ -86,6 +86,23 @@ describe("bytes and signature", () => {
     if (ASKED !== undefined)
       console.log(table(["file", "bytes", "flipped", "found"], rows, ["left", "right", "right", "right"]))
   }, 7_200_000)
+
+  it("finds every flipped bit of the signature's own fields, names of fields included, without knowing the key", () => {
+    const name = "provenance.dsse.json"
+    const bytes = readFileSync(file(name))
+    try {
+      for (let at = bytes.lastIndexOf('"signatures"'); at < bytes.length; at++)
+        for (let bit = 0; bit < 8; bit++) {
+          const changed = Buffer.from(bytes)
+          changed[at]! ^= 1 << bit
+          writeFileSync(file(name), changed)
+          const found = wrongIn(checkSignatures(listRelease(release), none))
+          expect(found, `byte ${at}, bit ${bit}: ${changed.subarray(at - 10, at + 10)}`).not.toEqual([])
+        }
+    } finally {
+      writeFileSync(file(name), bytes)
+    }
+  }, 300_000)
 
   it("names the file that a bit was flipped in", async () => {
     expect(await damaged(flipped("model.safetensors", 5000, 3))).toEqual([

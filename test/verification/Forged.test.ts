@@ -22,7 +22,7 @@ let made: string
 /** As the smallest experiment, with files for llama.cpp. */
 beforeAll(async () => {
   const quantised = `const quantised = yield* quantise({
-    model: best, decoding, name: "smallest", license: "CC0-1.0", types: ["F32", "F16", "Q8_0", "Q4_K_M"],
+    model: best, decoding, name: "smallest", license: "CC0-1.0", types: ["F32", "F16", "Q8_0", "Q4_0", "Q4_K_M"],
     measuredTokens: 600, calibrationTokens: 256,
   })
   return yield* release({ model: best, decoding, quantised, `
@@ -161,6 +161,74 @@ describe("what a forger makes fit in sums and statement", () => {
       /provenance\.json: it was run by engine \w+, training_config\.json says otherwise/,
     ],
     [
+      "a statement of other parameters than were set",
+      "contents",
+      (f) =>
+        f.json("provenance.json", (it) => {
+          it.predicate.buildDefinition.externalParameters.parameters = { seed: 8 }
+        }),
+      /provenance\.json: its buildDefinition is not the one that follows from the release/,
+    ],
+    [
+      "parameters in the release that the statement has not",
+      "contents",
+      (f) =>
+        f.json("release.json", (it) => {
+          it.parameters = { seed: 8 }
+        }),
+      /provenance\.json: its buildDefinition is not the one that follows from the release/,
+    ],
+    [
+      "other weights, with every sum of them",
+      "measurements",
+      (f) => {
+        const native = filesIn(f.folder).find((name) => /-step_\d+\.safetensors$/.test(name))!
+        const bytes = readFileSync(join(f.folder, native))
+        // the last tensor's numbers, each a little larger
+        for (let at = bytes.length - 4096; at < bytes.length; at += 4)
+          bytes.writeFloatLE(bytes.readFloatLE(at) * 1.5, at)
+        f.write(native, bytes)
+        const exported = readFileSync(join(f.folder, "model.safetensors"))
+        bytes.copy(exported, exported.length - 4096, bytes.length - 4096)
+        f.write("model.safetensors", exported)
+        f.json(native.replace(/safetensors$/, "json"), (it) => {
+          it.modelSha256 = sha256(bytes)
+        })
+      },
+      /probes: .*measured again|samples: .*the model goes on otherwise/,
+    ],
+    [
+      "a tokenizer in which two tokens stand for one another",
+      "measurements",
+      (f) =>
+        f.json("tokenizer.json", (it) => {
+          const [a, b] = Object.entries<number>(it.model.vocab).filter(([, id]) => id > 300 && id < 303)
+          it.model.vocab[a![0]] = b![1]
+          it.model.vocab[b![0]] = a![1]
+        }),
+      /its text is not that of its tokens|goes on otherwise|probes: /,
+    ],
+    [
+      "holdout documents without the ones that went badly",
+      "arithmetic",
+      (f) =>
+        f.json("holdout.json", (it) => {
+          it.documents.splice(0, 1)
+        }),
+      /holdout, \w+: documents: \d+, not \d+/,
+    ],
+    [
+      "a holdout that the choice was made on",
+      "arithmetic",
+      (f) => {
+        const { documents } = JSON.parse(f.text("benchmark_scores.json"))
+        f.json("holdout.json", (it) => {
+          it.documents[0].id = documents[0].id
+        })
+      },
+      /holdout documents that a choice was made on: 0, not 1|holdout documents that a choice was made on: 1, not 0/,
+    ],
+    [
       "a file of other weights for llama.cpp",
       "ggufs",
       (f) => f.write(gguf("Q8_0"), Buffer.alloc(readFileSync(join(f.folder, gguf("Q8_0"))).length, 0x41)),
@@ -174,7 +242,7 @@ describe("what a forger makes fit in sums and statement", () => {
         bytes.writeUInt16LE(0x3c00, bytes.length - 64)
         f.write(gguf("F16"), bytes)
       },
-      /F16\.gguf: `[\w.]+` has \S+ for the weight \S+/,
+      /F16\.gguf: `[\w.]+` is not what the weights give, first at byte \d+ of the file/,
     ],
     [
       "a file of blocks whose numbers are zeros",
@@ -184,7 +252,47 @@ describe("what a forger makes fit in sums and statement", () => {
         bytes.fill(0, bytes.length - 60_000 / 2)
         f.write(gguf("Q8_0"), bytes)
       },
-      /Q8_0\.gguf: `[\w.]+` is 1\.00 of its size away from the weights; Q8_0 is at most 0\.02/,
+      /Q8_0\.gguf: `[\w.]+` is not what the weights give/,
+    ],
+    [
+      "zeros in a file that another search is said to have made",
+      "ggufs",
+      (f) => {
+        f.json("quantisation.json", (it) => {
+          it.encoding = 7
+        })
+        const bytes = readFileSync(join(f.folder, gguf("Q8_0")))
+        bytes.fill(0x7a, bytes.length - 60_000 / 2)
+        f.write(gguf("Q8_0"), bytes)
+      },
+      /Q8_0\.gguf: `[\w.]+` is further from the weights than nothing at all/,
+    ],
+    [
+      "another name in a file for llama.cpp",
+      "ggufs",
+      (f) => {
+        const bytes = readFileSync(join(f.folder, gguf("-Q4_0")))
+        bytes.write("SMALLEST", bytes.indexOf("smallest"))
+        f.write(gguf("-Q4_0"), bytes)
+      },
+      /smallest-Q4_0\.gguf: `general\.name` is "SMALLEST", and follows as "smallest"/,
+    ],
+    [
+      "another importance than the columns were weighed by",
+      "ggufs",
+      (f) => {
+        const name = gguf("-imatrix")
+        const bytes = readFileSync(join(f.folder, name))
+        bytes.writeFloatLE(1e9, bytes.length - 64)
+        f.write(name, bytes)
+      },
+      /smallest-imatrix\.gguf: `[\w.]+\.counts` is not the number of its tokens|smallest-imatrix-Q4_0\.gguf: `[\w.]+` is not what/,
+    ],
+    [
+      "an importance matrix that is gone",
+      "ggufs",
+      (f) => rmSync(join(f.folder, gguf("-imatrix"))),
+      /smallest-imatrix\.gguf: is missing[\s\S]*smallest-imatrix-Q4_0\.gguf: the matrix that weighed it is missing/,
     ],
     [
       "samples that were left out, all of them",
@@ -342,34 +450,19 @@ describe("texts on a processor that rounds otherwise", () => {
 })
 
 describe("a release that is not what was asked for", () => {
-  it("has no program of it run where the demanded key did not sign, and no secret in reach where one is", async () => {
+  it("has no program of it asked for anything where the demanded key did not sign", async () => {
     const other = await makeKey(path, "other")
-    process.env["HF_TOKEN"] = "hf_inReach"
-    process.env["EXP_SIGNING_KEY"] = other.path
-    try {
-      const seen: Array<ReadonlyArray<string | undefined>> = []
-      const replay = {
-        fromNothing: () =>
-          Effect.sync(() => {
-            seen.push([process.env["HF_TOKEN"], process.env["EXP_SIGNING_KEY"]])
-            return undefined
-          }),
-      }
-      const folder = forged(() => {})
-      const demanded = { known: [], demanded: [other.publicKey] }
-      const refused = await findingsOf(folder, { keys: demanded, replay })
-      expect(seen).toEqual([])
-      expect(refused.filter(({ check }) => check === "replay" || check === "measurements")).toMatchObject([
-        { state: "skipped", detail: "the signature is wrong: nothing of it is run" },
-        { state: "skipped", detail: "the signature is wrong: nothing of it is run" },
-      ])
-      await findingsOf(folder, { replay })
-      expect(seen).toEqual([[undefined, undefined]])
-      expect(process.env["HF_TOKEN"]).toBe("hf_inReach")
-    } finally {
-      delete process.env["HF_TOKEN"]
-      delete process.env["EXP_SIGNING_KEY"]
-    }
+    let asked = 0
+    const replay = { fromNothing: () => Effect.sync(() => void asked++).pipe(Effect.as(undefined)) }
+    const folder = forged(() => {})
+    const refused = await findingsOf(folder, { keys: { known: [], demanded: [other.publicKey] }, replay })
+    expect(asked).toBe(0)
+    expect(refused.filter(({ check }) => check === "replay" || check === "measurements")).toMatchObject([
+      { state: "skipped", detail: "the signature is wrong: nothing of it is run" },
+      { state: "skipped", detail: "the signature is wrong: nothing of it is run" },
+    ])
+    await findingsOf(folder, { replay })
+    expect(asked).toBe(1)
   }, 240_000)
 
   it("is not read where its sums disagree, and not held in memory where it is nothing but line ends", async () => {

@@ -66,7 +66,7 @@ describe("a release as an experiment made it", () => {
     for (const check of ["hashes", "card", "arithmetic", "consistency", "weights", "measurements", "replay"])
       expect(stateOf(findings, check)["ok"], check).toBeGreaterThan(0)
     const said = findings.map(({ what, detail }) => `${what}: ${detail}`).join("\n")
-    expect(said).toMatch(/losses of documents: \d+ validation documents of the store, pack-\w+: to the last bit/)
+    expect(said).toMatch(/losses of validation documents: \d+ documents of the store, pack-\w+: to the last bit/)
     expect(said).toMatch(/validation losses: \d+ figures: to the last bit/)
     expect(said).toMatch(/holdout losses: \d+ figures: to the last bit/)
     expect(said).toMatch(/probes: \d+ probes: ranks and probabilities to the last bit/)
@@ -91,9 +91,10 @@ describe("a release as an experiment made it", () => {
   it("has its losses measured again on texts that somebody has, and not on others", async () => {
     const findings = await findingsOf(copy(), { ...offline, corpus: embedded })
     expect(wrongIn(findings)).toEqual([])
-    expect(findings.find(({ what }) => what === "losses of documents")?.detail).toMatch(
-      /validation documents of .*corpus: to the last bit/,
-    )
+    for (const what of ["losses of validation documents", "losses of holdout documents"])
+      expect(findings.find((one) => one.what === what)?.detail, what).toMatch(/documents of .*corpus: to the last bit/)
+    for (const what of ["validation losses", "holdout losses"])
+      expect(findings.find((one) => one.what === what)?.detail, what).toMatch(/figures: to the last bit/)
     const others = join(path, "others")
     cpSync(embedded, others, { recursive: true })
     writeFileSync(join(others, "wiki_en.jsonl"), `${readFileSync(join(others, "wiki_en.jsonl"), "utf8")}\n`)

@@ -5,6 +5,8 @@
  * `min_p` 0.05, a penalty over 64 tokens) are somebody else's preset; and the order too, because it cuts the tail of the
  * distribution before it applies the temperature where `transformers` does so after.
  */
+import { createHash } from "node:crypto"
+import type { CheckpointState } from "../../model/Checkpoint.ts"
 import type { DecodingPreset } from "../../model/Decoding.ts"
 import { f32, i32, type Metadata, text, texts, u32 } from "./Gguf.ts"
 
@@ -49,6 +51,27 @@ export const aboutKeys = (about: About): Metadata => [
     ([key, value]) => [`exp.${key}`, typeof value === "number" ? u32(value) : text(value)] as const,
   ),
 ]
+
+/** Facts that a file of ours bears. */
+export const provenanceKeys = (of: {
+  readonly candidate: string
+  readonly step: number
+  readonly preset: string
+  readonly modelIdentity: string
+  readonly decodingIdentity: string
+  /** `tokenizer.json`, as text. */
+  readonly tokenizer: string
+  readonly state: Pick<CheckpointState, "modelSha256" | "engine">
+}): About["provenance"] => ({
+  candidate: of.candidate,
+  step: of.step,
+  preset: of.preset,
+  "model.identity": of.modelIdentity,
+  "model.sha256": of.state.modelSha256,
+  "tokenizer.sha256": createHash("sha256").update(of.tokenizer).digest("hex"),
+  "decoding.identity": of.decodingIdentity,
+  engine: `${of.state.engine.name} ${of.state.engine.numerics} ${of.state.engine.precision}`,
+})
 
 const flagged = (preset: DecodingPreset): ReadonlyArray<readonly [flag: string, value: number]> => [
   ["--temp", preset.doSample ? preset.temperature : 0],

@@ -4,6 +4,9 @@ import { type Block, q4_0, q4_1, q5_0, q5_1, q8_0 } from "./Blocks.ts"
 import { fromBrains, fromHalves, toBrains, toHalves } from "./Halves.ts"
 import { q2_k, q3_k, q4_k, q5_k, q6_k } from "./SuperBlocks.ts"
 
+/** Raised when the same numbers and importance would give other bytes: by it a file is known as one that can be made again here. */
+export const ENCODING = 1
+
 export interface BlockType {
   readonly name: BlockName
   /** ggml's number. */

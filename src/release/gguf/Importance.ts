@@ -16,10 +16,10 @@ export interface Importance {
 const FLOOR = 1e-4
 
 /** From sums of squares: scaled to a mean of 1, for only proportions matter. All equal where nothing was seen. */
-export const importanceOf = (sums: Float64Array): Float32Array => {
+export const importanceOf = (sums: Float32Array | Float64Array): Float32Array => {
   let total = 0
   for (const sum of sums) total += sum
   const mean = total / sums.length
   if (!(mean > 0) || !Number.isFinite(mean)) return new Float32Array(sums.length).fill(1)
-  return Float32Array.from(sums, (sum) => Math.max(sum / mean, FLOOR))
+  return new Float32Array(sums).map((sum) => Math.max(sum / mean, FLOOR))
 }

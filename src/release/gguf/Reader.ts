@@ -82,10 +82,10 @@ export const openGguf = Effect.fn("gguf.open")(function* (path: string) {
 })
 
 /**
- * The tensors of a GPT-2 as `transformers` and our engine have them: what is really in the file, so that a measurement of it is one of
- * what people will run.
+ * The tensors as `transformers` and our engine have them: what is really in the file, so that a measurement of it is one of what people
+ * will run.
  */
-export const readGpt2 = Effect.fn("gguf.readGpt2")(function* (
+export const readTensors = Effect.fn("gguf.readTensors")(function* (
   file: GgufFile,
   config: Readonly<Record<string, unknown>>,
   names: ReadonlySet<string>,
@@ -95,11 +95,24 @@ export const readGpt2 = Effect.fn("gguf.readGpt2")(function* (
     Effect.gen(function* () {
       const numbers = yield* file.numbers(name)
       const { shape } = file.tensors.find((tensor) => tensor.name === name)!
-      if (layout._tag !== "Transposed") return { name: from, shape, data: numbers }
+      if (layout._tag === "Rows") return { name: from, shape, data: numbers }
       const [rows, columns] = shape as [number, number]
+      if (layout._tag === "Paired")
+        return { name: from, shape, data: unpaired(numbers, rows, columns, rows / layout.heads) }
       const data = new Float32Array(numbers.length)
       for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) data[c * rows + r] = numbers[r * columns + c]!
       return { name: from, shape: [columns, rows], data }
     }),
   )
 })
+
+/** Rows of heads `size` high, where llama.cpp has pairs side by side, as `transformers` has them: half a head apart. */
+const unpaired = (numbers: Float32Array, rows: number, columns: number, size: number): Float32Array => {
+  const data = new Float32Array(numbers.length)
+  for (let r = 0; r < rows; r++) {
+    const within = r % size
+    const to = r - within + (within % 2) * (size / 2) + (within >> 1)
+    data.set(numbers.subarray(r * columns, (r + 1) * columns), to * columns)
+  }
+  return data
+}

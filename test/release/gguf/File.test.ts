@@ -18,7 +18,7 @@ import {
   u64,
 } from "../../../src/release/gguf/Gguf.ts"
 import { importanceOf } from "../../../src/release/gguf/Importance.ts"
-import { openGguf, readGpt2 } from "../../../src/release/gguf/Reader.ts"
+import { openGguf, readTensors } from "../../../src/release/gguf/Reader.ts"
 import { convert } from "../../../src/release/gguf/Writer.ts"
 import { temporaryFolder } from "../../temporary.ts"
 import { about, randomModel } from "./model.ts"
@@ -88,7 +88,7 @@ describe("a model as GGUF", () => {
       assert.strictEqual(readFileSync(first).length, written.bytes)
       const names = new Set(weights.map(({ name }) => name))
       const read = yield* Effect.scoped(
-        Effect.flatMap(openGguf(first), (file) => readGpt2(file, request.config, names)),
+        Effect.flatMap(openGguf(first), (file) => readTensors(file, request.config, names)),
       )
       const byName = new Map(read.map((tensor) => [tensor.name, tensor]))
       for (const { name, shape, data } of weights) {

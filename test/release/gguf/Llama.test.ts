@@ -11,7 +11,7 @@ import * as Safetensors from "../../../src/engine/Safetensors.ts"
 import { layerWith } from "../../../src/engine/tfjs/TfjsEngine.ts"
 import { greedy } from "../../../src/model/Decoding.ts"
 import type { FileType } from "../../../src/model/GgufType.ts"
-import { openGguf, readGpt2 } from "../../../src/release/gguf/Reader.ts"
+import { openGguf, readTensors } from "../../../src/release/gguf/Reader.ts"
 import { convert } from "../../../src/release/gguf/Writer.ts"
 import { hostile, noSharedData, sharedData } from "../../data/texts.ts"
 import { temporaryFolder } from "../../temporary.ts"
@@ -20,6 +20,12 @@ import { about, embeddedTexts, randomModel } from "./model.ts"
 
 const CONTEXT = 32
 const shape = { layers: 2, width: 256, heads: 4, context: CONTEXT }
+/** Of each family; heads that are shared and not, a head that is tied and not. */
+const shapes = {
+  "a GPT-2": shape,
+  "a LLaMA": { ...shape, family: "llama", keyValueHeads: 2, feedForwardWidth: 512, ropeTheta: 500_000 },
+  "a LLaMA with a tied head": { ...shape, family: "llama", feedForwardWidth: 512, tiedHead: true, normEpsilon: 1e-6 },
+} as const
 const LINES = 10_000
 
 const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false }
@@ -132,35 +138,36 @@ describe("llama.cpp", () => {
       }).pipe(Effect.scoped),
     )
 
-  withLlama(`computes what the engine computes, in F32, and writes the same greedy text${skipped}`, () =>
-    Effect.gen(function* () {
-      const folder = temporaryFolder()
-      const { request, tokenizer, checkpoint, architecture } = yield* randomModel(folder, shape)
-      const { vocabulary } = architecture
-      const to = join(folder, "a.gguf")
-      yield* convert({ ...request, type: "F32", to })
-      const model = yield* llamaModel(to, CONTEXT)
-      const engine = yield* Engine
-      for (const text of embeddedTexts("books_en").slice(0, 4)) {
-        const ids = [0, ...tokenizer.encode(text)].slice(0, CONTEXT)
-        const logits = yield* engine.logits({ checkpoint, ids })
-        const probabilities = yield* Effect.promise(() => model.probabilities(ids, vocabulary))
-        assert.isBelow(divergence(logits, probabilities), 1e-5)
+  for (const [name, shape] of Object.entries(shapes))
+    withLlama(`computes what the engine computes of ${name}, in F32, and writes the same greedy text${skipped}`, () =>
+      Effect.gen(function* () {
+        const folder = temporaryFolder()
+        const { request, tokenizer, checkpoint, architecture } = yield* randomModel(folder, shape)
+        const { vocabulary } = architecture
+        const to = join(folder, "a.gguf")
+        yield* convert({ ...request, type: "F32", to })
+        const model = yield* llamaModel(to, CONTEXT)
+        const engine = yield* Engine
+        for (const text of embeddedTexts("books_en").slice(0, 4)) {
+          const ids = [0, ...tokenizer.encode(text)].slice(0, CONTEXT)
+          const logits = yield* engine.logits({ checkpoint, ids })
+          const probabilities = yield* Effect.promise(() => model.probabilities(ids, vocabulary))
+          assert.isBelow(divergence(logits, probabilities), 1e-5)
 
-        const prompt = ids.slice(0, 8)
-        const [generation] = yield* engine.generate({
-          checkpoint,
-          prompts: [{ id: "a", ids: prompt }],
-          preset: greedy,
-          maxNewTokens: CONTEXT - prompt.length,
-          eosId: 1,
-          seed: 0,
-        })
-        const theirs = yield* Effect.promise(() => model.greedy(prompt, generation!.tokens.length))
-        assert.deepStrictEqual([...theirs], [...generation!.tokens])
-      }
-    }).pipe(Effect.scoped, Effect.provide(layerWith({ workers: 1 }))),
-  )
+          const prompt = ids.slice(0, 8)
+          const [generation] = yield* engine.generate({
+            checkpoint,
+            prompts: [{ id: "a", ids: prompt }],
+            preset: greedy,
+            maxNewTokens: CONTEXT - prompt.length,
+            eosId: 1,
+            seed: 0,
+          })
+          const theirs = yield* Effect.promise(() => model.greedy(prompt, generation!.tokens.length))
+          assert.deepStrictEqual([...theirs], [...generation!.tokens])
+        }
+      }).pipe(Effect.scoped, Effect.provide(layerWith({ workers: 1 }))),
+    )
 
   for (const [type, atMost] of [
     ["F16", 1e-5],
@@ -176,11 +183,14 @@ describe("llama.cpp", () => {
     withLlama(`reads in ${type} what the engine reads back, but for its own rounding of activations${skipped}`, () =>
       Effect.gen(function* () {
         const folder = temporaryFolder()
-        const { request, tokenizer, checkpoint, architecture, weights } = yield* randomModel(folder, shape)
+        const of = shapes[type === "Q8_0" || type === "Q4_K_M" ? "a LLaMA" : "a GPT-2"]
+        const { request, tokenizer, checkpoint, architecture, weights } = yield* randomModel(folder, of)
         const to = join(folder, "a.gguf")
         yield* convert({ ...request, type, to })
         const names = new Set(weights.map(({ name }) => name))
-        const read = yield* Effect.scoped(Effect.flatMap(openGguf(to), (file) => readGpt2(file, request.config, names)))
+        const read = yield* Effect.scoped(
+          Effect.flatMap(openGguf(to), (file) => readTensors(file, request.config, names)),
+        )
         const { sha256 } = yield* Safetensors.write(join(checkpoint, "model.safetensors"), read)
         const state = JSON.parse(readFileSync(join(checkpoint, "state.json"), "utf8"))
         writeFileSync(join(checkpoint, "state.json"), JSON.stringify({ ...state, modelSha256: sha256 }))

@@ -4,6 +4,7 @@ import { join } from "node:path"
 import { Effect, Schema } from "effect"
 import { afterAll, describe, expect, it } from "vitest"
 import { Quantisation } from "../../../src/model/Report.ts"
+import { readSums } from "../../../src/release/gguf/ImportanceFile.ts"
 import { pickFile } from "../../../src/release/gguf/Pick.ts"
 import { openGguf } from "../../../src/release/gguf/Reader.ts"
 import { artifacts, embedded, exp, temporaryFolder, write } from "../../endToEnd/experiment.ts"
@@ -54,6 +55,7 @@ describe("quantise", () => {
       "tiny-Q4_0.gguf",
       "tiny-Q8_0.gguf",
       "tiny-imatrix-Q4_0.gguf",
+      "tiny-imatrix.gguf",
     ])
     const [single, bytes, ...fours] = found.files
     expect(single).toMatchObject({ type: "F32", losses: { all: { kld: { value: 0 }, delta_ppl: { value: 0 } } } })
@@ -74,6 +76,11 @@ describe("quantise", () => {
       Effect.scoped(Effect.map(openGguf(join(made!, "tiny-imatrix-Q4_0.gguf")), ({ metadata }) => metadata)),
     )
     expect(keys.get("quantize.imatrix.chunks_count")).toBe(32)
+    // each matrix of the model, the tied head too, over as many tokens as were asked for
+    const sums = await Effect.runPromise(readSums(join(made!, found.importance!.file)))
+    expect([...sums.columns.keys()].toSorted()).toEqual(Object.keys(plain.matrices).toSorted())
+    expect(found.importance).toMatchObject({ file: "tiny-imatrix.gguf", rows: 32, tokens: 2048 })
+    expect([sums.rows, sums.length]).toEqual([32, 64])
     expect(keys.get("general.sampling.temp")).toBeCloseTo(found.preset.doSample ? found.preset.temperature : 0, 6)
     expect(keys.get("general.dataset.1.name")).toBe("wiki_it")
     expect(keys.get("exp.model.sha256")).toMatch(/^[0-9a-f]{64}$/)

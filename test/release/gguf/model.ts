@@ -1,11 +1,11 @@
-/** A random GPT-2 with a real tokenizer, as a checkpoint of ours and as `convert` takes it. */
+/** A random model with a real tokenizer, as a checkpoint of ours and as `convert` takes it. */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Effect } from "effect"
 import { BpeTrainer } from "../../../src/data/BpeTrainer.ts"
 import { BpeTokenizer, specialTokens, tokenizerJson } from "../../../src/data/Tokenizer.ts"
 import * as Safetensors from "../../../src/engine/Safetensors.ts"
-import { type Architecture, tensors } from "../../../src/model/Architecture.ts"
+import { complete, type Shape, tensors } from "../../../src/model/Architecture.ts"
 import { defaultOptimizer } from "../../../src/model/Checkpoint.ts"
 import { stream } from "../../../src/model/Random.ts"
 import { modelConfig, plain } from "../../../src/release/Export.ts"
@@ -31,26 +31,22 @@ export const embeddedTexts = (source: string): ReadonlyArray<string> =>
 /** Weights far larger than training begins with, so that a fault shows in the logits. */
 export const randomModel = Effect.fnUntraced(function* (
   folder: string,
-  shape: Pick<Architecture, "layers" | "width" | "heads" | "context">,
+  { context, ...shape }: Shape & { readonly context: number },
 ) {
   const trainer = new BpeTrainer()
   for (const source of ["wiki_en", "wiki_it"]) for (const text of embeddedTexts(source)) trainer.add(text)
   const vocabulary = yield* trainer.train({ vocabulary: 700, specialTokens: [...specialTokens] })
   const tokenizer = new BpeTokenizer(vocabulary)
-  const architecture: Architecture = { family: "gpt2", ...shape, vocabulary: tokenizer.vocabularySize }
-  const weights = tensors(architecture).map(({ name, shape }) => {
+  const architecture = complete(shape, context, tokenizer.vocabularySize)
+  const weights = tensors(architecture).map(({ name, shape, init }) => {
     const random = stream(3, name)
     const size = shape.reduce((a, b) => a * b, 1)
-    const gain = name.includes("ln_") && name.endsWith("weight") ? 1 : 0
-    const deviation = name.endsWith("bias") ? 0.05 : gain === 1 ? 0.2 : 1.5 / Math.sqrt(shape[0]!)
-    return {
-      name,
-      shape,
-      data: Float32Array.from(
-        { length: size },
-        (_, i) => gain + (name.includes("wte") ? 0.15 : deviation) * random.normal(i),
-      ),
-    }
+    const mean = "constant" in init ? init.constant : 0
+    // `Conv1D` is [in, out], `Linear` the other way round
+    const from = architecture.family === "gpt2" ? shape[0]! : shape.at(-1)!
+    const matrix = /wte|embed_tokens/.test(name) ? 0.15 : 1.5 / Math.sqrt(from)
+    const deviation = shape.length === 2 ? matrix : mean === 1 ? 0.2 : 0.05
+    return { name, shape, data: Float32Array.from({ length: size }, (_, i) => mean + deviation * random.normal(i)) }
   })
   const checkpoint = join(folder, "checkpoint")
   mkdirSync(checkpoint, { recursive: true })
