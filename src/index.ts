@@ -9,8 +9,10 @@ export * as Effect from "effect/Effect"
 export * as Schema from "effect/Schema"
 export type {
   Corpus,
+  Dataset,
   Decoding,
   Model,
+  Pretrained,
   Published,
   Quantised,
   Release,
@@ -22,11 +24,13 @@ export type {
   Tokens,
   Trained,
 } from "./model/Artifact.ts"
-export { each, experiment } from "./plan/Plan.ts"
+export { each, engine, experiment } from "./plan/Plan.ts"
 export { benchmark } from "./steps/Benchmark.ts"
 export { corpus } from "./steps/Corpus.ts"
+export { dataset } from "./steps/Dataset.ts"
 export { decay } from "./steps/Decay.ts"
 export { pack } from "./steps/Pack.ts"
+export { pretrained } from "./steps/Pretrained.ts"
 export { publish } from "./steps/Publish.ts"
 export { quantise } from "./steps/Quantise.ts"
 export { release } from "./steps/Release.ts"

@@ -6,10 +6,13 @@ import { Effect, FileSystem } from "effect"
 import {
   benchmark,
   corpus,
+  dataset,
   decay,
   each,
+  engine,
   experiment,
   pack,
+  pretrained,
   publish,
   release,
   select,
@@ -30,6 +33,24 @@ export const right = experiment("right", function* () {
   const scored = yield* benchmark({ model: tail.last })
   const best = yield* select({ among: [scored], by: "val_loss_mixed" })
   const decoding = yield* sweep({ model: best })
+
+  const web = { repository: "our-org/web", revision: "main", files: "*.parquet" }
+  const brought = yield* dataset({ sources: { web_en: web } })
+  yield* corpus({ texts: brought, train: { en: ["web_en"] } })
+  // @ts-expect-error what was brought is not split yet
+  yield* tokenizer({ corpus: brought, vocabulary: 512 })
+  // @ts-expect-error a corpus is no data set
+  yield* corpus({ texts: [texts], train: { en: ["web_en"] } })
+  // @ts-expect-error there is no such markup
+  yield* dataset({ sources: { web_en: { ...web, markup: "wiki" } } })
+  // @ts-expect-error what is brought is of a revision
+  yield* dataset({ sources: { web_en: { repository: "our-org/web", files: "*.parquet" } } })
+
+  yield* engine("torch", { precision: "bf16+adam8bit" })
+  // @ts-expect-error there are tfjs, torch and auto
+  yield* engine("torhc")
+  // @ts-expect-error no engine computes in that
+  yield* engine("torch", { precision: "int4" })
 
   // @ts-expect-error what was not released cannot be published
   yield* publish({ release: best, to: "our-org/model" })
@@ -77,6 +98,19 @@ export const right = experiment("right", function* () {
   yield* tokenizer({ corpus: texts, vocabulary: "512" })
   // @ts-expect-error there is no decay of that shape
   yield* decay({ from: base.stableAt(10), steps: 5, finalLr: 0, every: 5, shape: "sqrt" })
+  const llama = { ...recipe, model: { family: "llama", layers: 1, width: 64, heads: 1, keyValueHeads: 1 } } as const
+  yield* train({ tokens, ...llama, steps: 10 })
+  // @ts-expect-error a GPT-2 shares no keys
+  yield* train({ tokens, ...recipe, model: { ...model, keyValueHeads: 1 }, steps: 10 })
+  // @ts-expect-error there is no such family
+  yield* train({ tokens, ...recipe, model: { ...model, family: "mamba" }, steps: 10 })
+  const published = yield* pretrained({ from: "folder", model, vocabulary: 512 })
+  yield* pack({ corpus: texts, tokenizer: published.tokenizer, context: 64 })
+  yield* train({ tokens, ...recipe, from: published, steps: 10 })
+  // @ts-expect-error a checkpoint of ours is decayed, not trained from
+  yield* train({ tokens, ...recipe, from: base.stableAt(10), steps: 10 })
+  // @ts-expect-error a published model was not measured
+  yield* sweep({ model: published })
   // @ts-expect-error a step is promised by `yield*`, and nothing without it
   yield* sweep({ model: select({ among: [scored], by: "val_loss_mixed" }) })
   // @ts-expect-error what a sweep found is no model

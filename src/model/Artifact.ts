@@ -4,7 +4,7 @@
  * The tag makes wrong wiring a type error: a `Corpus` is not a `Model`, whatever else they have in common. What the plan already
  * knows about the bytes to come (`known`) travels with the handle, for checks and forecasts; it is not part of any identity.
  */
-import type { Architecture, Shape } from "./Architecture.ts"
+import { type Architecture, complete, type Shape } from "./Architecture.ts"
 
 /** Where an artifact comes from: a step of this plan or a named part of its output, or the item of a fan-out not yet known. */
 export type Ref =
@@ -36,6 +36,16 @@ export interface KnownTexts {
   readonly evaluateSources: ReadonlyArray<string>
 }
 
+/** The documents of one source, brought from a data set of the hub. */
+export class Dataset extends Handle<"Dataset"> {
+  readonly _tag = "Dataset"
+  readonly known: { readonly source: string; readonly language: string | undefined }
+  constructor(ref: Ref, known: Dataset["known"]) {
+    super(ref)
+    this.known = known
+  }
+}
+
 /** Documents by source, split into train, validation and holdout. */
 export class Corpus extends Handle<"Corpus"> {
   readonly _tag = "Corpus"
@@ -57,6 +67,26 @@ export class Tokenizer extends Handle<"Tokenizer"> {
   }
 }
 
+/** What a release says of weights that somebody else published. */
+export interface Base {
+  readonly name: string
+  /** SPDX identifier; without one nothing that comes of them is released. */
+  readonly license?: string | undefined
+}
+
+/** A published model to go on from, with its tokenizer. */
+export class Pretrained extends Handle<"Pretrained"> {
+  readonly _tag = "Pretrained"
+  readonly known: Base & { readonly shape: Shape; readonly vocabulary: number }
+  constructor(ref: Ref, known: Pretrained["known"]) {
+    super(ref)
+    this.known = known
+  }
+  get tokenizer(): Tokenizer {
+    return new Tokenizer(this.ref, this.known.vocabulary)
+  }
+}
+
 export interface KnownTokens extends KnownTexts {
   readonly context: number
   readonly vocabulary: number
@@ -75,13 +105,14 @@ export class Tokens extends Handle<"Tokens"> {
 export interface KnownTraining extends KnownTokens {
   readonly shape: Shape
   readonly rowsPerStep: number
+  /** It began with weights that somebody published. */
+  readonly base?: Base
 }
-export const architectureOf = ({ shape, context, vocabulary }: KnownTraining): Architecture => ({
-  family: "gpt2",
-  ...shape,
+export const architectureOf = ({
+  shape,
   context,
   vocabulary,
-})
+}: Pick<KnownTraining, "shape" | "context" | "vocabulary">): Architecture => complete(shape, context, vocabulary)
 
 /** A point on the stable part of a WSD run: weights *and* optimizer state, so that training can go on from it. */
 export class StableCheckpoint extends Handle<"StableCheckpoint"> {
@@ -241,8 +272,10 @@ export class Published extends Handle<"Published"> {
 }
 
 export type Any =
+  | Dataset
   | Corpus
   | Tokenizer
+  | Pretrained
   | Tokens
   | Trained
   | StableCheckpoint

@@ -143,6 +143,8 @@ export const HoldoutReport = Schema.Struct({
   model: ModelIdentity,
   metrics: Schema.Record(Schema.String, Measured),
   sources: Schema.Array(SourceLoss),
+  /** What all of it is made of, and by which anybody who has the texts finds the documents again. */
+  documents: Schema.Array(DocumentScore),
   /** What the holdout says beside the validation figure the choice was made on. */
   words: Schema.String,
 })
@@ -275,8 +277,12 @@ export const Quantisation = Schema.Struct({
   files: Schema.Array(QuantisedFile).check(Schema.isMinLength(1)),
   /** Documents of the validation part that were measured, by source. */
   sources: Schema.Record(Schema.String, Natural),
-  /** Training rows whose activations weigh the columns; absent where no file was made so. */
-  importance: Schema.optionalKey(Schema.Struct({ rows: Natural, tokens: Natural, dataset: Schema.String })),
+  /** Of the search for scales: another one makes other bytes of the same weights. */
+  encoding: Natural,
+  /** Training rows whose activations weigh the columns, and the file that has them; absent where no file was made so. */
+  importance: Schema.optionalKey(
+    Schema.Struct({ file: Schema.String, rows: Natural, tokens: Natural, dataset: Schema.String }),
+  ),
   /** Name of the file recommended, and the rule that picked it, in words. */
   picked: Schema.String,
   pick: PickRule,

@@ -6,7 +6,7 @@ import { appendFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { Model, Scored } from "../model/Artifact.ts"
+import { architectureOf, Model, Scored } from "../model/Artifact.ts"
 import { DecodingPreset, standardPresets } from "../model/Decoding.ts"
 import * as Step from "../plan/Step.ts"
 
@@ -26,6 +26,16 @@ export const benchmark = Step.make("benchmark", {
   inputs: { model: Model },
   output: (ref, _, { model }) => new Scored(ref, model.known),
   label: (_, { model }) => `benchmark ${model.ref.part ?? ""}`.trim(),
+  forecast: ({ prompts, maxNewTokens }, { model }) => {
+    const texts = prompts * model.known.languages.length
+    return {
+      compute: {
+        architecture: architectureOf(model.known),
+        passes: { validation: 1 },
+        drawn: { texts, newTokens: maxNewTokens, atOnce: texts },
+      },
+    }
+  },
   run: (work) =>
     Effect.gen(function* () {
       const { Engine } = yield* Effect.promise(() => import("../engine/Engine.ts"))

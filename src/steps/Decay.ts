@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { checkpointBytes, parameterCount, trainingBytes } from "../model/Architecture.ts"
+import { checkpointBytes, parameterCount, trainingBytes, trainingFlopsPerToken } from "../model/Architecture.ts"
 import { architectureOf, keptSteps, StableCheckpoint, Tail } from "../model/Artifact.ts"
 import { CheckpointState } from "../model/Checkpoint.ts"
 import { DecayShape } from "../model/LrSchedule.ts"
@@ -39,13 +39,25 @@ export const decay = Step.make("decay", {
           hint: "choose a small `finalLr`, or another shape",
         }
       : undefined,
-  forecast: ({ steps, every }, { from }) => {
+  forecast: ({ steps, every, validateEvery }, { from }) => {
     const architecture = architectureOf(from.known)
+    const { rowsPerStep, context } = from.known
+    const kept = keptSteps(0, steps, every).length
     return {
       parameters: parameterCount(architecture),
       optimizerSteps: steps,
-      tokens: steps * from.known.rowsPerStep * from.known.context,
-      diskBytes: keptSteps(0, steps, every).length * checkpointBytes(architecture, false),
+      tokens: steps * rowsPerStep * context,
+      flops: steps * rowsPerStep * context * trainingFlopsPerToken(architecture),
+      compute: {
+        architecture,
+        training: {
+          rowsPerStep,
+          ...(from.step !== undefined && { startStep: from.step }),
+          validations: Math.ceil(steps / validateEvery),
+          checkpoints: kept,
+        },
+      },
+      diskBytes: kept * checkpointBytes(architecture, false),
       // as in `train`, with moments
       scratchBytes: 2 * checkpointBytes(architecture, true),
     }
@@ -63,6 +75,7 @@ export const decay = Step.make("decay", {
       yield* trainingRun(work, {
         tokensFolder: training.inputs["tokens"]![0]!.path,
         shape: parent.architecture,
+        vocabulary: parent.architecture.vocabulary,
         rowsPerStep: parent.rowsPerStep,
         schedule: { ...parent.schedule, decay: { startStep: parent.step, steps, finalLr, shape } },
         optimizer: parent.optimizer,

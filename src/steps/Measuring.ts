@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { readTokens } from "../data/Pack.ts"
 import { loadTokenizer } from "../data/Tokenizer.ts"
-import { Engine } from "../engine/Engine.ts"
+import { CheckpointUnreadable, Engine } from "../engine/Engine.ts"
 import { type SourceRole, scoreDocuments, type Weighting } from "../evaluation/Losses.ts"
 import { parameterCount } from "../model/Architecture.ts"
 import { CheckpointState } from "../model/Checkpoint.ts"
@@ -28,8 +28,18 @@ export const mixWeighting = (index: TokensIndex): Weighting =>
 
 const decodeState = Schema.decodeUnknownEffect(Schema.fromJsonString(CheckpointState))
 
-export const readState = (checkpoint: string) =>
-  Effect.suspend(() => decodeState(readFileSync(join(checkpoint, "state.json"), "utf8")))
+/** What a checkpoint says of itself. */
+export const readState = Effect.fnUntraced(function* (checkpoint: string) {
+  const unreadable = (cause: unknown) => {
+    const words = cause instanceof Error ? cause.message.replaceAll(/\s*\n\s*/g, " ") : String(cause)
+    return new CheckpointUnreadable({ path: checkpoint, problem: `state.json: ${words}` })
+  }
+  const text = yield* Effect.try({
+    try: () => readFileSync(join(checkpoint, "state.json"), "utf8"),
+    catch: unreadable,
+  })
+  return yield* Effect.mapError(decodeState(text), unreadable)
+})
 
 /** Everything behind a model: the checkpoint, the decay and the training it came from, its tokens, corpus and tokenizer. */
 export const behind = Effect.fn("behind")(function* (work: Work, model: Input) {

@@ -21,6 +21,9 @@ interface PublishParams {
   readonly supersedes?: string
 }
 
+/** A hub that does not answer within these does not keep a run from beginning. */
+const BEFOREHAND_SECONDS = 10
+
 export const publish = Step.make("publish", {
   version: 1,
   params: {
@@ -44,10 +47,28 @@ export const publish = Step.make("publish", {
       const { endpointSetting } = yield* Effect.promise(() => import("../hub/Endpoint.ts"))
       return { endpoint: yield* endpointSetting(undefined) }
     }),
+  beforehand: (params: PublishParams) =>
+    Effect.gen(function* () {
+      const { endpointSetting } = yield* Effect.promise(() => import("../hub/Endpoint.ts"))
+      const { layer } = yield* Effect.promise(() => import("../hub/HuggingFace.ts"))
+      const { mayPublish } = yield* Effect.promise(() => import("../hub/Publication.ts"))
+      const { findToken } = yield* Effect.promise(() => import("../hub/Token.ts"))
+      const { keyFor } = yield* Effect.promise(() => import("../hub/Envelope.ts"))
+      const endpoint = yield* endpointSetting(undefined)
+      const token = yield* findToken
+      yield* keyFor(undefined)
+      const later = `${endpoint} does not answer now: whether it may be published to is looked at when it is`
+      return yield* mayPublish(params).pipe(
+        Effect.as(undefined),
+        Effect.provide(layer({ endpoint, token, patience: { attempts: 2, timeoutSeconds: BEFOREHAND_SECONDS } })),
+        Effect.catchTag("HubUnreachable", () => Effect.succeed(later)),
+        Effect.timeoutOrElse({ duration: `${BEFOREHAND_SECONDS} seconds`, orElse: () => Effect.succeed(later) }),
+      )
+    }),
   run: (work) =>
     Effect.gen(function* () {
       const { endpointSetting } = yield* Effect.promise(() => import("../hub/Endpoint.ts"))
-      const { envelopeFor } = yield* Effect.promise(() => import("../hub/Envelope.ts"))
+      const { keyFor } = yield* Effect.promise(() => import("../hub/Envelope.ts"))
       const { layer } = yield* Effect.promise(() => import("../hub/HuggingFace.ts"))
       const { counting } = yield* Effect.promise(() => import("../hub/Progress.ts"))
       const { publish } = yield* Effect.promise(() => import("../hub/Publication.ts"))
@@ -58,7 +79,7 @@ export const publish = Step.make("publish", {
       const folder = join(work.inputs["release"]![0]!.path, "release")
       const endpoint = yield* endpointSetting(undefined)
       const token = yield* findToken
-      const content = yield* readRelease(folder, token, yield* envelopeFor(folder, undefined))
+      const content = yield* readRelease(folder, token, { key: yield* keyFor(undefined) })
       const isSigned = content.files.some(({ path }) => path === ENVELOPE)
       work.note(isSigned ? `signed: ${ENVELOPE}` : "unsigned: `exp keys new` makes a key to sign with")
       const count = counting()

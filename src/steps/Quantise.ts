@@ -3,17 +3,17 @@
  * is read back, and the engine measures what is really in it against the weights it was made from, on validation documents; a rule the
  * experiment states picks one.
  *
- * The artifact holds `<name>-<type>.gguf` and `<name>-imatrix-<type>.gguf`, `quantisation.json` and a `Modelfile` for Ollama.
+ * The artifact holds `<name>-<type>.gguf` and `<name>-imatrix-<type>.gguf`, `quantisation.json`, a `Modelfile` for Ollama, and in
+ * `<name>-imatrix.gguf` the importance matrix, with which anybody can make the same files again.
  *
  * What is measured is the quantised weights in exact arithmetic. llama.cpp rounds activations to 8 bits too where weights are
  * quantised, which costs a little more on some processors.
  */
-import { createHash } from "node:crypto"
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { checkpointBytes, tensors } from "../model/Architecture.ts"
+import { type Architecture, checkpointBytes, tensors } from "../model/Architecture.ts"
 import { architectureOf, Decoding, Quantised, Scored } from "../model/Artifact.ts"
 import { SourceInventory, type TokenDocument } from "../model/Corpus.ts"
 import { type FileType, fileTypes, isWeighed } from "../model/GgufType.ts"
@@ -35,7 +35,7 @@ const Pick = Schema.Struct({ by: PickRule.fields.by, atMost: Schema.Finite.check
 const HELD_BYTES = 1 << 30
 
 export const quantise = Step.make("quantise", {
-  version: 2,
+  version: 3,
   computes: true,
   params: {
     /** Part of file names: letters, digits, `.`, `_`, `-`. */
@@ -56,10 +56,10 @@ export const quantise = Step.make("quantise", {
   inputs: { model: Scored, decoding: Decoding },
   output: (ref, { name, license }) => new Quantised(ref, { name, license }),
   label: ({ types }) => `quantise ${types.join(" ")}`,
-  check: ({ types, license }) =>
+  check: ({ types, license }, { model }) =>
     types.length === 0 || new Set(types).size < types.length
       ? { problem: "`types` is empty or has one twice", hint: `there are ${Object.keys(fileTypes).join(", ")}` }
-      : licenseProblem(license),
+      : (windowProblem(architectureOf(model.known)) ?? licenseProblem(license)),
   forecast: ({ types, importance, measuredTokens }, { model }) => {
     const architecture = architectureOf(model.known)
     const files = filesAsked(types, importance).length
@@ -73,10 +73,13 @@ export const quantise = Step.make("quantise", {
       const { summariseDivergence } = yield* Effect.promise(() => import("../evaluation/Divergence.ts"))
       const { modelConfig, plain } = yield* Effect.promise(() => import("../release/Export.ts"))
       const { readJson } = yield* Effect.promise(() => import("../release/Folder.ts"))
-      const { llamaCommand, modelfile } = yield* Effect.promise(() => import("../release/gguf/About.ts"))
+      const { llamaCommand, modelfile, provenanceKeys } = yield* Effect.promise(
+        () => import("../release/gguf/About.ts"),
+      )
+      const { ENCODING } = yield* Effect.promise(() => import("../release/gguf/BlockTypes.ts"))
       const { compare } = yield* Effect.promise(() => import("../release/gguf/Compare.ts"))
       const { attempt, NO_ROOM } = yield* Effect.promise(() => import("../release/gguf/Gguf.ts"))
-      const { importanceOf } = yield* Effect.promise(() => import("../release/gguf/Importance.ts"))
+      const { readImportance, writeSums } = yield* Effect.promise(() => import("../release/gguf/ImportanceFile.ts"))
       const { pickFile } = yield* Effect.promise(() => import("../release/gguf/Pick.ts"))
       const { convert } = yield* Effect.promise(() => import("../release/gguf/Writer.ts"))
       const { shapeOf } = yield* Effect.promise(() => import("../release/gguf/Shape.ts"))
@@ -106,6 +109,7 @@ export const quantise = Step.make("quantise", {
       let done = 0
       const report = (detail: string) => work.progress({ done: done++, total, unit: "parts", detail })
 
+      const importanceFile = `${params.name}-imatrix.gguf`
       let importance: Importance | undefined
       if (asked.some(({ weighed }) => weighed)) {
         report("activations")
@@ -116,16 +120,18 @@ export const quantise = Step.make("quantise", {
           Effect.map(tokens.row(row), (ids) => ids.subarray(0, index.context)),
         )
         const sums = yield* (yield* Activations)({ checkpoint: of.model.path, architecture, rows })
-        importance = {
-          columns: new Map(
-            shapeOf(config, names).tensors.flatMap(({ from, name }) => {
-              const sum = sums.get(from)
-              return sum === undefined ? [] : [[name, importanceOf(sum)] as const]
-            }),
-          ),
+        const columns = shapeOf(config, names).tensors.flatMap(({ from, name }) => {
+          const sum = sums.get(from)
+          return sum === undefined ? [] : [[name, new Float32Array(sum)] as const]
+        })
+        yield* writeSums(join(work.out, importanceFile), {
+          columns: new Map(columns),
           dataset: `training rows of ${params.name}`,
           rows: rows.length,
-        }
+          length: index.context,
+        })
+        // as the file has it, so that whoever has the file has the same
+        importance = yield* readImportance(join(work.out, importanceFile))
       }
 
       const files = yield* Effect.forEach(asked, ({ type, weighed }) =>
@@ -145,16 +151,14 @@ export const quantise = Step.make("quantise", {
                 .filter(({ role }) => role === "train")
                 .map(({ source, licenses }) => ({ source, licenses: Object.keys(licenses).toSorted() })),
               preset: recommended,
-              provenance: {
-                candidate: identity.candidate,
-                step: identity.step,
+              provenance: provenanceKeys({
+                ...identity,
                 preset: recommended.name,
-                "model.identity": of.model.identity,
-                "model.sha256": state.modelSha256,
-                "tokenizer.sha256": createHash("sha256").update(tokenizer).digest("hex"),
-                "decoding.identity": sweep.identity,
-                engine: `${state.engine.name} ${state.engine.numerics} ${state.engine.precision}`,
-              },
+                modelIdentity: of.model.identity,
+                decodingIdentity: sweep.identity,
+                tokenizer,
+                state,
+              }),
             },
             type,
             ...(weighed && importance !== undefined ? { importance } : {}),
@@ -209,10 +213,12 @@ export const quantise = Step.make("quantise", {
         tokens: measured[0]!.losses["all"]!.ppl.n!,
         files: measured,
         sources: counted(documents.map(({ source }) => source)),
+        encoding: ENCODING,
         ...(importance === undefined
           ? {}
           : {
               importance: {
+                file: importanceFile,
                 rows: importance.rows,
                 tokens: importance.rows * index.context,
                 dataset: importance.dataset,
@@ -247,6 +253,15 @@ interface QuantiseParams {
   readonly measuredTokens: number
   readonly pick: typeof Pick.Type
 }
+
+/** llama.cpp's LLaMA sees all that is before a position. */
+const windowProblem = (architecture: Architecture) =>
+  architecture.family === "llama" && (architecture.slidingWindow ?? architecture.context) < architecture.context
+    ? {
+        problem: `attention sees a window of ${architecture.slidingWindow} tokens; llama.cpp would let it see all ${architecture.context}`,
+        hint: "leave `quantise` out, or train without `slidingWindow`",
+      }
+    : undefined
 
 const Licenses = Schema.Struct({
   sources: Schema.Array(
@@ -300,8 +315,8 @@ const unpack = Effect.fn("quantise.unpack")(function* (
 ) {
   const Safetensors = yield* Effect.promise(() => import("../engine/Safetensors.ts"))
   const { attempt, NO_ROOM } = yield* Effect.promise(() => import("../release/gguf/Gguf.ts"))
-  const { openGguf, readGpt2 } = yield* Effect.promise(() => import("../release/gguf/Reader.ts"))
-  const read = yield* Effect.scoped(Effect.flatMap(openGguf(path), (file) => readGpt2(file, config, names)))
+  const { openGguf, readTensors } = yield* Effect.promise(() => import("../release/gguf/Reader.ts"))
+  const read = yield* Effect.scoped(Effect.flatMap(openGguf(path), (file) => readTensors(file, config, names)))
   yield* attempt(checkpoint, NO_ROOM, () => mkdirSync(checkpoint, { recursive: true }))
   const { sha256 } = yield* Safetensors.write(join(checkpoint, "model.safetensors"), read)
   const { optimizerSha256: _, ...rest } = state

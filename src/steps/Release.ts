@@ -55,7 +55,13 @@ export const release = Step.make("release", {
   inputs: { model: Selected, decoding: Decoding, quantised: Step.optional(Quantised) },
   output: (ref) => new Release(ref),
   label: ({ name }) => `release ${name}`,
-  check: ({ name, license }, { quantised }) => {
+  check: ({ name, license }, { model, quantised }) => {
+    const { base } = model.known
+    if (base !== undefined && base.license === undefined)
+      return {
+        problem: `nothing says what the weights of ${base.name} were published under`,
+        hint: "say it where they are taken: `pretrained({ license: … })`, an SPDX identifier",
+      }
     const said = quantised?.known
     if (said !== undefined && (said.name !== name || said.license !== license))
       return {
@@ -90,6 +96,7 @@ export const release = Step.make("release", {
       const of = yield* behind(work, scored.inputs["model"]![0]!)
       const { state, identity, training, decay, packing, corpus, vocabulary } = of
       const report = yield* engine.inspect
+      const begun = training.inputs["from"]?.[0]
       const out = join(work.out, "release")
       mkdirSync(out)
       yield* assembleRelease({
@@ -127,6 +134,7 @@ export const release = Step.make("release", {
           seed: state.seed,
           optimizer: state.optimizer,
           rowsPerStep: state.rowsPerStep,
+          ...(begun !== undefined && { base: yield* baseOf(begun.path) }),
         },
         provenance: yield* gatherProvenance({
           repository: work.run.repository,
@@ -174,3 +182,11 @@ const tellable = (parameters: Readonly<Record<string, unknown>>): ReleaseFacts["
       ([, value]) => typeof value !== "string" || !(posix.isAbsolute(value) || win32.isAbsolute(value)),
     ),
   )
+
+/** What the weights were that training began with. That they have a licence was seen in the plan. */
+const baseOf = Effect.fnUntraced(function* (folder: string) {
+  const { Pretrained } = yield* Effect.promise(() => import("../hub/Published.ts"))
+  const { readJson } = yield* Effect.promise(() => import("../release/Folder.ts"))
+  const { name, license, revision } = yield* readJson(Pretrained, join(folder, "pretrained.json"))
+  return { name, license: license!, ...(revision !== undefined && { revision }) }
+})

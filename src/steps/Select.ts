@@ -6,7 +6,7 @@ import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { Scored, Selected } from "../model/Artifact.ts"
+import { architectureOf, Scored, Selected } from "../model/Artifact.ts"
 import { suggestion } from "../model/DidYouMean.ts"
 import { type MetricName, metricsOf } from "../model/Metric.ts"
 import type { BenchmarkMetrics, BenchmarkScores, ModelIdentity } from "../model/Report.ts"
@@ -38,7 +38,7 @@ const firstOf = (among: unknown): Scored | undefined => {
 }
 
 export const select = Step.make("select", {
-  version: 1,
+  version: 2,
   computes: true,
   transparent: true,
   params: {
@@ -49,6 +49,9 @@ export const select = Step.make("select", {
   inputs: { among: [Scored] },
   output: (ref, _, { among }) => new Selected(ref, firstOf(among)!.known),
   label: ({ by }) => `select by ${by}`,
+  forecast: (_, { among }) => ({
+    compute: { architecture: architectureOf(firstOf(among)!.known), passes: { holdout: 1 } },
+  }),
   check: ({ by }, { among }) => {
     const first = firstOf(among)
     if (first === undefined)
@@ -63,6 +66,7 @@ export const select = Step.make("select", {
       const { behind, measure, mixWeighting, sourceNames, sourceRoles } = yield* Effect.promise(
         () => import("./Measuring.ts"),
       )
+      const { apart } = yield* Effect.promise(() => import("../evaluation/Beside.ts"))
       const { compare, figure } = yield* Effect.promise(() => import("../evaluation/Comparison.ts"))
       const { summariseLosses } = yield* Effect.promise(() => import("../evaluation/Losses.ts"))
       const by = work.params["by"] as MetricName
@@ -97,16 +101,16 @@ export const select = Step.make("select", {
       )
       const before = measured[position]!.metrics["val_loss_mixed"]!
       const after = holdout.metrics["val_loss_mixed"]!
-      const inside = before.ci95 !== undefined && after.value >= before.ci95[0] && after.value <= before.ci95[1]
+      const differ = apart({ validation: before, holdout: after })
       const words =
         `On ${scores.length} holdout documents that no choice was made on, val_loss_mixed is ${figure(after.value)} ` +
         `[${figure(after.ci95![0])}, ${figure(after.ci95![1])}]; on validation, where the choice was made, it was ${figure(before.value)} ` +
         `[${figure(before.ci95![0])}, ${figure(before.ci95![1])}]: ${
-          inside
-            ? "the holdout figure lies inside the validation interval"
+          differ === false
+            ? "a difference that its 95% interval does not tell from none"
             : after.value > before.value
-              ? "the holdout is worse than the validation interval; the documents differ, or the choice flattered the winner"
-              : "the holdout is better than the validation interval; its documents are easier"
+              ? "worse by a difference whose 95% interval leaves out none at all; the documents differ, or the choice flattered the winner"
+              : "better by a difference whose 95% interval leaves out none at all; its documents are easier"
         }.`
       const write = (name: string, value: unknown): void =>
         writeFileSync(join(work.out, name), `${JSON.stringify(value, null, 2)}\n`)
@@ -115,6 +119,7 @@ export const select = Step.make("select", {
         model: measured[position]!.model,
         metrics: holdout.metrics,
         sources: holdout.sources,
+        documents: scores,
         words,
       })
       return { chosen }

@@ -6,7 +6,7 @@ import { appendFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { Decoding, Scored } from "../model/Artifact.ts"
+import { architectureOf, Decoding, Scored } from "../model/Artifact.ts"
 import { gridPresets, standardPresets } from "../model/Decoding.ts"
 import type { PromptSets } from "../model/Report.ts"
 import * as Step from "../plan/Step.ts"
@@ -33,6 +33,20 @@ export const sweep = Step.make("sweep", {
   inputs: { model: Scored },
   output: (ref) => new Decoding(ref),
   label: () => "sweep decoding",
+  forecast: ({ temperature, topP, repetitionPenalty, tuningPrompts, holdoutPrompts, maxNewTokens }, { model }) => {
+    const presets = standardPresets.length + temperature.length * topP.length * repetitionPenalty.length
+    const languages = model.known.languages.length
+    return {
+      compute: {
+        architecture: architectureOf(model.known),
+        drawn: {
+          texts: presets * (tuningPrompts + holdoutPrompts) * languages,
+          newTokens: maxNewTokens,
+          atOnce: languages * Math.max(tuningPrompts, holdoutPrompts),
+        },
+      },
+    }
+  },
   run: (work) =>
     Effect.gen(function* () {
       const { behind } = yield* Effect.promise(() => import("./Measuring.ts"))

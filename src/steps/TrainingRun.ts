@@ -12,6 +12,7 @@
  *
  * Going on after an interruption: from the newest whole checkpoint that telemetry reaches, be it a resume point, one that was
  * already kept, or one of a shorter run of the same recipe. Telemetry beyond it is cut, so nothing is doubled and nothing is lost.
+ * Where the engine was ahead of telemetry, what it noted of the steps in between is told first.
  */
 import {
   appendFileSync,
@@ -31,9 +32,10 @@ import { readTokens } from "../data/Pack.ts"
 import { writeOrder } from "../data/RowOrder.ts"
 import { loadTokenizer } from "../data/Tokenizer.ts"
 import { Engine, type TrainEvent } from "../engine/Engine.ts"
+import { notedEvents, unheard } from "../engine/NotedEvents.ts"
 import { scoreDocuments, validationMetrics } from "../evaluation/Losses.ts"
 import { probesOf } from "../evaluation/Probe.ts"
-import { parameterCount, type Shape } from "../model/Architecture.ts"
+import { complete, parameterCount, type Shape } from "../model/Architecture.ts"
 import { checkpointName, type Optimizer } from "../model/Checkpoint.ts"
 import type { LrSchedule } from "../model/LrSchedule.ts"
 import type { ProbeGeneration, StepMetrics, ValidationMetrics } from "../model/Report.ts"
@@ -43,6 +45,8 @@ import { mixWeighting, sourceRoles } from "./Measuring.ts"
 export interface Stretch {
   readonly tokensFolder: string
   readonly shape: Shape
+  /** Rows of the embedding table, where they are not as many as the tokenizer has entries. */
+  readonly vocabulary?: number | undefined
   readonly rowsPerStep: number
   readonly schedule: LrSchedule
   readonly optimizer: Optimizer
@@ -153,18 +157,94 @@ const fromKin = Effect.fnUntraced(function* (work: Work, stretch: Stretch, check
   return best
 })
 
+/** What is measured while training, and how events become lines of telemetry. */
+const telemetryOf = Effect.fnUntraced(function* (
+  work: Work,
+  stretch: Stretch,
+  tokens: Effect.Success<ReturnType<typeof readTokens>>,
+  tokenizer: Effect.Success<ReturnType<typeof loadTokenizer>>,
+) {
+  const { index } = tokens
+  const tokensPerStep = stretch.rowsPerStep * index.context
+  const roles = sourceRoles(index).filter(({ role }) => role === "train")
+  const training = new Set(roles.map(({ source }) => source))
+  const measured = tokens.documents.filter(
+    (document) => document.part === "validation" && training.has(document.source),
+  )
+  const sequences = yield* Effect.forEach(measured, (document) =>
+    Effect.map(tokens.tokensOf(document), (ids) => ({ id: document.id, ids })),
+  )
+  const probes = probesOf(index.languages)
+  const write = (name: string, line: unknown): void => appendFileSync(join(work.out, name), `${JSON.stringify(line)}\n`)
+
+  const record = (event: TrainEvent) =>
+    Effect.gen(function* () {
+      switch (event._tag) {
+        case "Step": {
+          const { step, loss, lr, gradNorm, tokensSeen } = event
+          write("metrics.jsonl", { step, loss, lr, grad_norm: gradNorm, tokens_seen: tokensSeen } satisfies StepMetrics)
+          return
+        }
+        case "Validation": {
+          const scores = yield* Effect.fromResult(scoreDocuments(event.losses, measured))
+          const metrics = yield* Effect.fromResult(
+            validationMetrics({ step: event.step, tokens_seen: event.step * tokensPerStep }, scores, roles, {
+              weighting: mixWeighting(index),
+              seed: stretch.seed,
+              samples: 1000,
+            }),
+          )
+          write("eval_metrics.jsonl", metrics)
+          const best = lines(join(work.out, "eval_metrics.jsonl")).reduce<ValidationMetrics | undefined>(
+            (least, line) => lower(least, line as ValidationMetrics),
+            undefined,
+          )
+          writeFileSync(join(work.out, "best_validation.json"), `${JSON.stringify(best, null, 2)}\n`)
+          return
+        }
+        case "Samples":
+          for (const [position, ids] of event.tokens.entries()) {
+            const { language, prompt } = probes[position]!
+            write("probe_generations.jsonl", {
+              step: event.step,
+              language,
+              prompt,
+              generated: tokenizer.decode(ids, { skipSpecial: true }),
+            } satisfies ProbeGeneration)
+          }
+          return
+        case "Checkpoint":
+        case "ResumePoint":
+          return
+      }
+    })
+  const prompts = probes.map(({ prompt }) => [index.bosId, ...tokenizer.encode(prompt)])
+  return { record, sequences, prompts }
+})
+
+/** Telemetry is brought up to where an engine was that ran ahead of us when we were interrupted. */
+const hear = Effect.fnUntraced(function* <E>(
+  work: Work,
+  stretch: Stretch,
+  record: (event: TrainEvent) => Effect.Effect<void, E>,
+) {
+  if (!existsSync(work.out)) return
+  const reached = Math.max(stretch.startStep, ...lines(join(work.out, "metrics.jsonl")).map((line) => line.step))
+  const events = unheard(notedEvents(join(work.scratch, "resume")), reached, stretch.startStep)
+  if (events[0] === undefined) return
+  cutTelemetry(work.out, events[0].step - 1)
+  yield* Effect.forEach(events, record, { discard: true })
+})
+
 export const trainingRun = Effect.fn("trainingRun")(function* (work: Work, stretch: Stretch) {
   const engine = yield* Engine
   const tokens = yield* readTokens(stretch.tokensFolder)
   const { index } = tokens
   const packing = yield* work.lineage(lastOf(stretch.tokensFolder))
   const tokenizer = yield* loadTokenizer(packing.inputs["tokenizer"]![0]!.path)
-  const architecture = {
-    family: "gpt2",
-    ...shapeOf(stretch.shape),
-    context: index.context,
-    vocabulary: index.vocabulary,
-  } as const
+  const architecture = complete(stretch.shape, index.context, stretch.vocabulary ?? index.vocabulary)
+  const { record, sequences, prompts } = yield* telemetryOf(work, stretch, tokens, tokenizer)
+  yield* hear(work, stretch, record)
   const from = yield* beginning(work, stretch)
   if (from.step > stretch.startStep) work.note(`goes on from step ${from.step}`)
 
@@ -195,69 +275,20 @@ export const trainingRun = Effect.fn("trainingRun")(function* (work: Work, stret
     )}\n`,
   )
 
-  const roles = sourceRoles(index).filter(({ role }) => role === "train")
-  const training = new Set(roles.map(({ source }) => source))
-  const measured = tokens.documents.filter(
-    (document) => document.part === "validation" && training.has(document.source),
-  )
-  const sequences = yield* Effect.forEach(measured, (document) =>
-    Effect.map(tokens.tokensOf(document), (ids) => ({ id: document.id, ids })),
-  )
-  const probes = probesOf(index.languages)
-  const write = (name: string, line: unknown): void => appendFileSync(join(work.out, name), `${JSON.stringify(line)}\n`)
-  let best = lines(join(work.out, "eval_metrics.jsonl")).reduce<ValidationMetrics | undefined>(
-    (least, line) => lower(least, line as ValidationMetrics),
-    undefined,
-  )
   const pace = { seconds: 0, tokens: 0 }
-
-  const onEvent = (event: TrainEvent) =>
-    Effect.gen(function* () {
-      switch (event._tag) {
-        case "Step": {
-          const { step, loss, lr, gradNorm, tokensSeen } = event
-          write("metrics.jsonl", { step, loss, lr, grad_norm: gradNorm, tokens_seen: tokensSeen } satisfies StepMetrics)
-          pace.seconds = pace.seconds * 0.9 + event.seconds
-          pace.tokens = pace.tokens * 0.9 + tokensPerStep
-          work.progress({
-            done: step - stretch.startStep,
-            total: stretch.endStep - stretch.startStep,
-            unit: "steps",
-            detail: `loss ${loss.toFixed(3)}`,
-            tokensPerSecond: pace.tokens / pace.seconds,
-          })
-          return
-        }
-        case "Validation": {
-          const scores = yield* Effect.fromResult(scoreDocuments(event.losses, measured))
-          const metrics = yield* Effect.fromResult(
-            validationMetrics({ step: event.step, tokens_seen: event.step * tokensPerStep }, scores, roles, {
-              weighting: mixWeighting(index),
-              seed: stretch.seed,
-              samples: 1000,
-            }),
-          )
-          write("eval_metrics.jsonl", metrics)
-          best = lower(best, metrics)
-          writeFileSync(join(work.out, "best_validation.json"), `${JSON.stringify(best, null, 2)}\n`)
-          return
-        }
-        case "Samples":
-          for (const [position, ids] of event.tokens.entries()) {
-            const { language, prompt } = probes[position]!
-            write("probe_generations.jsonl", {
-              step: event.step,
-              language,
-              prompt,
-              generated: tokenizer.decode(ids, { skipSpecial: true }),
-            } satisfies ProbeGeneration)
-          }
-          return
-        case "Checkpoint":
-        case "ResumePoint":
-          return
-      }
+  const onEvent = (event: TrainEvent) => {
+    if (event._tag !== "Step") return record(event)
+    pace.seconds = pace.seconds * 0.9 + event.seconds
+    pace.tokens = pace.tokens * 0.9 + tokensPerStep
+    work.progress({
+      done: event.step - stretch.startStep,
+      total: stretch.endStep - stretch.startStep,
+      unit: "steps",
+      detail: `loss ${event.loss.toFixed(3)}`,
+      tokensPerSecond: pace.tokens / pace.seconds,
     })
+    return record(event)
+  }
 
   mkdirSync(join(work.out, "checkpoints"), { recursive: true })
   yield* engine
@@ -282,14 +313,12 @@ export const trainingRun = Effect.fn("trainingRun")(function* (work: Work, stret
       validation: { everySteps: stretch.validateEvery, documents: sequences },
       samples: {
         everySteps: stretch.validateEvery,
-        prompts: probes.map(({ prompt }) => [index.bosId, ...tokenizer.encode(prompt)]),
+        prompts,
         maxNewTokens: SAMPLE_TOKENS,
       },
     })
     .pipe(Stream.runForEach(onEvent))
 })
-
-const shapeOf = ({ layers, width, heads }: Shape): Shape => ({ layers, width, heads })
 
 const lastOf = (path: string): string => path.slice(path.lastIndexOf("/") + 1)
 
