@@ -15,6 +15,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
 import * as Schema from "effect/Schema"
+import { engineNames } from "./model/EngineChoice.ts"
 
 const runs = Flag.String("runs").pipe(Flag.withDefault("runs"), Flag.withDescription("where runs and the store live"))
 const file = Argument.String("experiment").pipe(
@@ -26,19 +27,78 @@ const json = Flag.Boolean("json").pipe(
   Flag.withDescription("for machines: JSON instead of text"),
 )
 const positive = Schema.Int.check(Schema.isGreaterThan(0))
+/** Of every command whose work an engine does, or whose keys have an engine in them. */
+const engines = {
+  engine: Flag.Literals("engine", engineNames).pipe(
+    Flag.optional,
+    Flag.map(Option.getOrUndefined),
+    Flag.withDescription(
+      "who computes; by default what the experiment says, else tfjs; auto: torch where it is installed",
+    ),
+  ),
+  precision: Flag.String("precision").pipe(
+    Flag.optional,
+    Flag.map(Option.getOrUndefined),
+    Flag.withDescription("of the torch engine: fp32, bf16 or fp16, with +adam8bit or +deterministic"),
+  ),
+  engineSet: Flag.String("engine-set").pipe(
+    Flag.atLeast(0),
+    Flag.withDescription("name=value: how the torch engine uses this machine, such as microBatchRows=4"),
+  ),
+}
 
-const plan = Command.make("plan", { file, set, runs, json }, (settings) =>
+const plan = Command.make("plan", { file, set, engines, runs, json }, (settings) =>
   Effect.flatMap(
     Effect.promise(() => import("./cli/PlanCommand.ts")),
     (command) => command.plan(settings),
   ),
 ).pipe(Command.withDescription("Show what an experiment would do: what is done, what will run, what it costs"))
 
+const rate = (name: string, description: string) =>
+  Flag.Finite(name).pipe(
+    Flag.withSchema(Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))),
+    Flag.optional,
+    Flag.withDescription(description),
+  )
+
+const forecast = Command.make(
+  "forecast",
+  {
+    of: Argument.String("of").pipe(
+      Argument.withDescription("an experiment file; or a run, to see what was foretold beside what happened"),
+    ),
+    set,
+    engines,
+    calibrate: Flag.Boolean("calibrate").pipe(
+      Flag.withDefault(false),
+      Flag.withDescription("measure the engine on this machine first, some seconds for each shape of model"),
+    ),
+    watts: rate("watts", "what the machine draws while it trains"),
+    pricePerKwh: rate("price-per-kwh", "of electricity"),
+    pricePerHour: rate("price-per-hour", "of the machine, where it is rented"),
+    gramsCo2PerKwh: rate("grams-co2-per-kwh", "carbon dioxide behind a kilowatt-hour"),
+    runs,
+    json,
+  },
+  ({ watts, pricePerKwh, pricePerHour, gramsCo2PerKwh, ...settings }) =>
+    Effect.flatMap(
+      Effect.promise(() => import("./cli/ForecastCommand.ts")),
+      (command) => {
+        const given = { watts, pricePerKwh, pricePerHour, gramsCo2PerKwh }
+        const rates = Object.fromEntries(
+          Object.entries(given).flatMap(([name, value]) => (Option.isSome(value) ? [[name, value.value]] : [])),
+        )
+        return command.forecast({ ...settings, rates })
+      },
+    ),
+).pipe(Command.withDescription("Say what an experiment will take here: memory, time, energy; or what a run took"))
+
 const run = Command.make(
   "run",
   {
     file,
     set,
+    engines,
     runs,
     json,
     jobs: Flag.Int("jobs").pipe(
@@ -79,6 +139,7 @@ const why = Command.make(
     file,
     step: Argument.String("step").pipe(Argument.withDescription("a step's id, label or kind")),
     set,
+    engines,
     runs,
     json,
   },
@@ -171,6 +232,37 @@ const doctor = Command.make("doctor", { runs, json }, (settings) =>
   ),
 ).pipe(Command.withDescription("Say what this machine has, and what is missing"))
 
+const setup = Command.make("setup").pipe(
+  Command.withDescription("Install what is not part of this package"),
+  Command.withSubcommands([
+    Command.make(
+      "torch",
+      {
+        cpu: Flag.Boolean("cpu").pipe(
+          Flag.withDefault(false),
+          Flag.withDescription("without CUDA libraries, though there is an NVIDIA GPU"),
+        ),
+        python: Flag.String("python").pipe(
+          Flag.optional,
+          Flag.map(Option.getOrUndefined),
+          Flag.withDescription("the Python to make it with, 3.11 or newer"),
+        ),
+        index: Flag.String("index").pipe(
+          Flag.optional,
+          Flag.map(Option.getOrUndefined),
+          Flag.withDescription("a package index to take PyTorch from, such as one of wheels without CUDA libraries"),
+        ),
+        json,
+      },
+      (settings) =>
+        Effect.flatMap(
+          Effect.promise(() => import("./cli/SetupCommand.ts")),
+          (command) => command.setupTorch(settings),
+        ),
+    ).pipe(Command.withDescription("Make the Python environment of the torch engine")),
+  ]),
+)
+
 const resume = Command.make(
   "resume",
   {
@@ -182,6 +274,7 @@ const resume = Command.make(
       Flag.optional,
       Flag.withDescription("train on so far; by default to the next kept checkpoint, at most 50"),
     ),
+    engines,
     runs,
     json,
   },
@@ -215,6 +308,7 @@ const verify = Command.make(
       Flag.withDescription("train the last tail again and compare it step by step"),
     ),
     endpoint: Flag.String("endpoint").pipe(Flag.optional, Flag.withDescription("address of another hub")),
+    engines,
     runs,
     json,
   },
@@ -311,6 +405,7 @@ const exp = Command.make("exp").pipe(
   Command.withDescription("One typed experiment file becomes a released language model"),
   Command.withSubcommands([
     plan,
+    forecast,
     run,
     ls,
     show,
@@ -324,6 +419,7 @@ const exp = Command.make("exp").pipe(
     verify,
     sign,
     keys,
+    setup,
     doctor,
   ]),
 )

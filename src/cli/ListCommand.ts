@@ -4,8 +4,10 @@
 import { join, relative, resolve } from "node:path"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
+import { type Reckoning, reckon } from "../run/Reckoning.ts"
 import * as RunFolder from "../run/RunFolder.ts"
 import { resolveRun } from "../run/Tags.ts"
+import { renderReckoning } from "./ForecastText.ts"
 import { summary } from "./Outcome.ts"
 import { duration, table } from "./Table.ts"
 
@@ -37,7 +39,8 @@ export const ls = Effect.fn("exp ls")(function* (runs: string, json: boolean) {
 
 export const show = Effect.fn("exp show")(function* (runs: string, wanted: string, json: boolean) {
   const { name, folder, record } = yield* resolveRun(resolve(runs), wanted)
-  if (json) return yield* Console.log(JSON.stringify({ name, folder, ...record }))
+  const reckoning = reckoningOf(folder)
+  if (json) return yield* Console.log(JSON.stringify({ name, folder, ...record, ...(reckoning && { reckoning }) }))
   const pathOf = (artifact: string) => join(resolve(runs), "store", artifact)
   yield* Console.log(
     [
@@ -52,7 +55,17 @@ export const show = Effect.fn("exp show")(function* (runs: string, wanted: strin
         record.steps.map((step) => step.artifact),
         pathOf,
       ),
+      ...(reckoning === undefined ? [] : ["", renderReckoning(reckoning)]),
       ...record.releases.map((release) => `\nrelease  ${relative(process.cwd(), release)}`),
     ].join("\n"),
   )
 })
+
+/** A run whose journal has rotted is shown without: `exp check` is who tells of that. */
+const reckoningOf = (folder: string): Reckoning | undefined => {
+  try {
+    return reckon(folder)
+  } catch {
+    return undefined
+  }
+}

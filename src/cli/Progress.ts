@@ -39,12 +39,13 @@ const progressText = (progress: Progress, secondsLeft: number | undefined): stri
 const line = (event: RunEvent): string | undefined => {
   switch (event._tag) {
     case "RunStarted":
-      return `run ${event.run}: ${event.experiment}, ${count(event.steps)} steps`
+      return `run ${event.run}: ${event.experiment}, ${count(event.steps)} steps${event.engine === undefined ? "" : `, computed by ${event.engine}`}`
     case "StepCached":
       return `  done     ${event.label}`
     case "StepStarted":
       return `  running  ${event.label}`
     case "StepProgress":
+    case "StepDevice":
       return undefined
     case "StepNote":
       return `           ${event.label}: ${event.text}`
@@ -130,9 +131,10 @@ export const terminal = (write: (text: string) => void, columns: () => number): 
   }
   return {
     emit: (event) => {
+      if (event._tag === "StepDevice") return
       if (event._tag === "RunStarted") {
         total = event.steps
-        estimate = new Estimate(event.work)
+        estimate = new Estimate(event.work, undefined, event.forecast)
       }
       if (event._tag === "StepStarted") {
         estimate.started(event.step)

@@ -5,7 +5,7 @@ import { join, resolve } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
-import { layer as engineLayer } from "../engine/Engines.ts"
+import { type Asked, type Chosen, choose, embedded, layerOf } from "../engine/Engines.ts"
 import type { Plan } from "../plan/Plan.ts"
 import { Store } from "../store/Store.ts"
 import { type ExperimentFile, load, plan } from "./ExperimentFile.ts"
@@ -44,5 +44,9 @@ export const setValues = ({ file, plan }: Project): Plan["parameters"] =>
     Object.entries(plan.parameters).filter(([name, value]) => value !== file.experiment.defaults[name]),
   )
 
+/** Who computes this project: what the command line asks for goes before what the experiment says. */
+export const engineOf = ({ plan }: Project, asked: Asked) => choose(asked, plan.engine)
+
 /** The services a run works with. This and `src/main.ts` are where layers are chosen. */
-export const services = (runs: string) => Layer.mergeAll(Store.layer(join(resolve(runs), "store")), engineLayer)
+export const services = (runs: string, engine: Chosen = embedded) =>
+  Layer.mergeAll(Store.layer(join(resolve(runs), "store")), layerOf(engine))

@@ -6,7 +6,7 @@ import { dirname, join, relative, resolve } from "node:path"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import { endpointSetting } from "../hub/Endpoint.ts"
-import { envelopeFor } from "../hub/Envelope.ts"
+import { keyFor } from "../hub/Envelope.ts"
 import { staying } from "../hub/Foreign.ts"
 import { counting } from "../hub/Progress.ts"
 import {
@@ -103,15 +103,16 @@ export const publish = Effect.fn("exp publish")(function* (settings: PublishSett
   const folder = yield* releaseFolder(resolve(settings.runs), settings.target)
   const endpoint = yield* endpointSetting(settings.endpoint)
   const token = yield* findToken
-  const envelope = yield* envelopeFor(folder, settings.key)
+  const key = yield* keyFor(settings.key)
   // what is for people goes aside when a machine reads along
   const write = (text: string) => void (settings.json ? process.stderr : process.stdout).write(`${text}\n`)
   let read = 0
   const now = everySecond()
-  const content = yield* readRelease(folder, token, envelope, (length) => {
+  const told = (length: number) => {
     read += length
     if (now()) write(`  checked    ${bytes(read)}`)
-  })
+  }
+  const content = yield* readRelease(folder, token, { key, told })
   write(
     `release   ${content.name}: ${count(content.files.length)} files, ${bytes(content.bytes)}, ${content.digest.slice(0, 12)}`,
   )

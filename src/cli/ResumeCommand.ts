@@ -1,11 +1,15 @@
 /**
  * `exp resume --prove`: interrupted training is the training that was never interrupted, shown on a checkpoint of one's own.
  */
+import { readFileSync } from "node:fs"
 import { join, resolve } from "node:path"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { locate, type Proof, prove, runsOf } from "../run/ResumeProof.ts"
+import { type Asked, choose, makerOf } from "../engine/Engines.ts"
+import { checkpointName } from "../model/Checkpoint.ts"
+import type { EngineChoice } from "../model/EngineChoice.ts"
+import { locate, type Place, type Proof, prove, runsOf } from "../run/ResumeProof.ts"
 import { services } from "./Project.ts"
 import { table } from "./Table.ts"
 
@@ -14,13 +18,15 @@ export class ResumeDiffers extends Schema.TaggedError<ResumeDiffers>()("ResumeDi
   step: Schema.Int,
 }) {
   override get message() {
-    return `${this.artifact}: the checkpoints after step ${this.step} are not byte-equal\n  hint: report this with the output of \`exp doctor\`; bit equality is promised on the same engine and device`
+    return `${this.artifact}: the checkpoints after step ${this.step} are not byte-equal\n  hint: report this with the output of \`exp doctor\`; bit equality is promised on the same engine and device, of torch also with the same \`--engine-set\``
   }
 }
 
 export interface ResumeSettings {
   readonly prove: string
   readonly steps: number | undefined
+  /** By default the engine that made the checkpoint: bit equality is promised for that one alone. */
+  readonly engines: Asked
   readonly runs: string
   readonly json: boolean
 }
@@ -44,14 +50,25 @@ const text = (proof: Proof): string => {
   ].join("\n")
 }
 
+const madeBy = ({ root, artifact, step }: Place): EngineChoice | undefined => {
+  try {
+    const state = readFileSync(join(root, artifact, "checkpoints", checkpointName(step), "state.json"), "utf8")
+    return makerOf(JSON.parse(state).engine)
+  } catch {
+    // the proof itself says what is wrong with it
+    return undefined
+  }
+}
+
 export const resume = Effect.fn("exp resume")(function* (settings: ResumeSettings) {
   const place = yield* locate(resolve(settings.runs), settings.prove)
   const runs = runsOf(place)
+  const engine = yield* choose(settings.engines, madeBy(place))
   const proof = yield* prove(place, {
     steps: settings.steps,
     scratch: join(runs, ".cache"),
     say: (text) => void (process.stderr.isTTY && process.stderr.write(`${text}\n`)),
-  }).pipe(Effect.provide(services(runs)))
+  }).pipe(Effect.provide(services(runs, engine)))
   yield* Console.log(settings.json ? JSON.stringify(proof) : text(proof))
   if (!proof.equal) return yield* new ResumeDiffers({ artifact: proof.artifact, step: proof.to })
 })

@@ -5,10 +5,15 @@ import { writeFileSync } from "node:fs"
 import { basename, join, relative, resolve } from "node:path"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import { type Asked, inWords, unavailable } from "../engine/Engines.ts"
 import type { Node } from "../plan/Plan.ts"
 import { ordinary } from "../plan/Resources.ts"
+import { requireWorld } from "../run/Beforehand.ts"
+import { circumstances } from "../run/Circumstances.ts"
 import { packageRoot } from "../run/Code.ts"
-import { requireMachine } from "../run/Fit.ts"
+import { DeviceLog } from "../run/DeviceLog.ts"
+import { requireEngine, requireMachine, withNeeds } from "../run/Fit.ts"
+import { foretell, peaksOf, remember } from "../run/Foretelling.ts"
 import { thisMachine } from "../run/Machine.ts"
 import { Reporter, type RunEvent } from "../run/Reporter.ts"
 import { runPlan, type StepResult, until } from "../run/Run.ts"
@@ -19,11 +24,12 @@ import { ExperimentRefused, NotFound } from "./Errors.ts"
 import { summary } from "./Outcome.ts"
 import { planText } from "./PlanText.ts"
 import { ndjson, plain, type Renderer, terminal } from "./Progress.ts"
-import { open, services, setValues } from "./Project.ts"
+import { engineOf, open, services, setValues } from "./Project.ts"
 
 export interface RunSettings {
   readonly file: string
   readonly set: ReadonlyArray<string>
+  readonly engines: Asked
   readonly runs: string
   readonly jobs: number
   readonly until: string | undefined
@@ -41,13 +47,13 @@ const rendererFor = (json: boolean): Renderer => {
 export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
   const project = yield* open(settings.file, settings.set, settings.runs)
   const { file, plan } = project
-  const nodes = settings.until === undefined ? plan.nodes : until(plan.nodes, settings.until)
-  if (nodes === undefined)
+  const wanted = settings.until === undefined ? plan.nodes : until(plan.nodes, settings.until)
+  if (wanted === undefined)
     return yield* new NotFound({
       what: `no step of the plan is a \`${settings.until}\``,
       hint: `its steps are ${[...new Set(plan.nodes.map((node) => node.definition.kind))].join(", ")}`,
     })
-  const secret = secretOf([file.source, JSON.stringify(plan.parameters), JSON.stringify(nodes.map(plainNode))])
+  const secret = secretOf([file.source, JSON.stringify(plan.parameters), JSON.stringify(wanted.map(plainNode))])
   if (secret !== null)
     return yield* new ExperimentRefused({
       file: settings.file,
@@ -55,7 +61,20 @@ export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
       hint: "run folders and releases keep the experiment: leave secrets to the environment, and revoke this one",
     })
   const machine = thisMachine()
-  yield* requireMachine(nodes, machine).pipe(Effect.provide(services(settings.runs)))
+  const engine = yield* engineOf(project, settings.engines)
+  const there = services(settings.runs, engine)
+  const here = yield* circumstances({
+    runs: resolve(settings.runs),
+    numerics: engine.numerics,
+    machine,
+    settings: engine.machine,
+    rates: {},
+    pathOf: (artifact) => join(resolve(settings.runs), "store", artifact),
+  })
+  yield* requireMachine(wanted, machine, here).pipe(Effect.provide(there))
+  const nodes = withNeeds(wanted, here)
+  yield* requireEngine(nodes, unavailable(engine)).pipe(Effect.provide(there))
+  const untold = yield* requireWorld(nodes).pipe(Effect.provide(there))
   const startedAt = new Date()
   const folder = RunFolder.create(resolve(settings.runs), plan.experiment, startedAt)
   const text = planText(plan.nodes)
@@ -63,8 +82,11 @@ export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
   writeFileSync(join(folder, "plan.txt"), `${text}\n`)
   writeFileSync(join(folder, "plan.json"), `${JSON.stringify(nodes.map(plainNode), null, 2)}\n`)
   const renderer = rendererFor(settings.json)
+  const foretold = yield* foretell(nodes, here).pipe(Effect.provide(there))
+  const device = new DeviceLog(folder, peaksOf(nodes, here))
   const steps = new Map<string, RunFolder.RunRecord["steps"][number]>()
-  const emit = (event: RunEvent): void => {
+  const emit = (told: RunEvent): void => {
+    const event = device.heed(told)
     if (event._tag === "StepCached" || event._tag === "StepFinished") {
       const { step, label, artifact } = event
       steps.set(step, { step, label, artifact, made: event._tag === "StepFinished" })
@@ -95,7 +117,10 @@ export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
     work,
     jobs: settings.jobs,
     machine: { cpus, memoryBytes, gpus },
+    ...(foretold && { forecast: foretold }),
+    ...(engine.because !== undefined && { engine: inWords(engine) }),
   })
+  for (const note of untold) emit({ _tag: "StepNote", ...note })
 
   yield* Effect.gen(function* () {
     const store = yield* Store
@@ -114,6 +139,7 @@ export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
     }).pipe(Effect.provideService(Reporter, Reporter.of({ emit })))
     const releases = publishLinks(folder, results, store.pathOf)
     record({ outcome: "finished", releases })
+    if (foretold !== undefined) yield* remember(resolve(settings.runs), nodes, here, device.seconds)
     const made = results.filter((result) => result.made).length
     if (!settings.json) {
       renderer.close()
@@ -152,8 +178,13 @@ export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
         record({ outcome: "failed", releases: [], error: error instanceof Error ? error.message : String(error) })
       }),
     ),
-    Effect.ensuring(Effect.sync(() => renderer.close())),
-    Effect.provide(services(settings.runs)),
+    Effect.ensuring(
+      Effect.sync(() => {
+        renderer.close()
+        device.close()
+      }),
+    ),
+    Effect.provide(there),
   )
 })
 

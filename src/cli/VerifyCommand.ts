@@ -2,26 +2,23 @@
  * `exp verify`: is a release what it says it is. Exit status: 0 when nothing is wrong, 1 when something is, 2 when it could not be looked
  * at (no such folder, an unreadable key, a hub that does not answer).
  */
-import { existsSync, mkdirSync, statSync } from "node:fs"
+import { existsSync, readFileSync, statSync } from "node:fs"
 import { basename, dirname, join, resolve } from "node:path"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import * as Runtime from "effect/Runtime"
 import * as Schema from "effect/Schema"
+import { type Asked, choose, makerOf } from "../engine/Engines.ts"
+import type { EngineChoice } from "../model/EngineChoice.ts"
 import { knownKeys, readPublicKey } from "../release/Keys.ts"
-import { packageRoot } from "../run/Code.ts"
-import { Reporter } from "../run/Reporter.ts"
-import { runPlan, until } from "../run/Run.ts"
 import * as RunFolder from "../run/RunFolder.ts"
 import { resolveRun } from "../run/Tags.ts"
-import { Store } from "../store/Store.ts"
 import type { Origin } from "../verification/Download.ts"
 import { plainly } from "../verification/Finding.ts"
-import type { Rerun } from "../verification/Replay.ts"
 import { type Report, verify as verifyRelease } from "../verification/Verify.ts"
 import { NotFound } from "./Errors.ts"
-import { planText } from "./PlanText.ts"
-import { open, services, setValues } from "./Project.ts"
+import { services } from "./Project.ts"
+import { rerun } from "./Rerun.ts"
 import { table } from "./Table.ts"
 
 export class NotAsReleased extends Schema.TaggedError<NotAsReleased>()("NotAsReleased", {
@@ -51,6 +48,8 @@ export interface VerifySettings {
   readonly corpus: string | undefined
   readonly replay: boolean
   readonly endpoint: string | undefined
+  /** By default the engine that made the release, where it is installed. */
+  readonly engines: Asked
   readonly runs: string
   readonly json: boolean
 }
@@ -102,72 +101,42 @@ const locate = Effect.fnUntraced(function* (settings: VerifySettings, say: (text
   return { folder: releases[0] }
 })
 
-/** Runs the experiment of a release up to its training, in a store of its own, on texts that the user has. */
-const rerunIn =
-  (runs: string, corpus: string | undefined, say: (text: string) => void): Rerun =>
-  (release, parameters) =>
-    Effect.gen(function* () {
-      if (corpus === undefined) return undefined
-      const scratch = join(resolve(runs), ".cache", "replay")
-      mkdirSync(scratch, { recursive: true })
-      const path = join(release, "experiment.ts")
-      const asReleased = Object.entries(parameters).map(([name, value]) => `${name}=${value}`)
-      const there = yield* open(path, asReleased, scratch)
-      // where texts lie is a parameter of the experiment by custom, not by rule
-      const texts = Object.hasOwn(there.plan.parameters, "corpus") ? [`corpus=${resolve(corpus)}`] : []
-      const project = yield* open(path, [...asReleased, ...texts], scratch)
-      const { file, plan } = project
-      const nodes = until(plan.nodes, "train")
-      if (nodes === undefined) return undefined
-      yield* runPlan(nodes, {
-        jobs: 1,
-        facts: {
-          experiment: plan.experiment,
-          experimentFile: "experiment.ts",
-          experimentSource: file.source,
-          planText: planText(plan.nodes),
-          parameters: setValues(project),
-          startedAt: new Date().toISOString(),
-          repository: packageRoot,
-        },
-      }).pipe(
-        Effect.provideService(
-          Reporter,
-          Reporter.of({
-            emit: (event) => {
-              if (event._tag !== "StepProgress") return
-              const { done, total, unit } = event.progress
-              say(`making it again: ${event.label}, ${done} of ${total} ${unit}`)
-            },
-          }),
-        ),
-        Effect.provide(Store.layer(join(scratch, "store"))),
-      )
-      return join(scratch, "store")
-    })
+/** What a release says of its engine is believed so far as to choose one; where torch is not installed, tfjs measures within tolerance. */
+const madeBy = (folder: string): EngineChoice | undefined => {
+  try {
+    const { engine } = JSON.parse(readFileSync(join(folder, "training_config.json"), "utf8"))
+    const maker = makerOf({ name: String(engine.name), precision: String(engine.precision) })
+    return maker.engine === "torch" ? { ...maker, engine: "auto" } : maker
+  } catch {
+    return undefined
+  }
+}
 
 /** One line that changes, on a terminal only. */
 const progress = () => {
   const terminal = process.stderr.isTTY
   return {
     say: (text: string) => void (terminal && process.stderr.write(`\r\u001b[K${text}`)),
+    /** What somebody else's program says: on lines of its own, beside the report. */
+    pass: (text: string) => void process.stderr.write(`${terminal ? "\r\u001b[K" : ""}experiment: ${text}\n`),
     done: () => void (terminal && process.stderr.write("\r\u001b[K")),
   }
 }
 
 export const verify = Effect.fn("exp verify")(function* (settings: VerifySettings) {
-  const { say, done } = progress()
+  const { say, pass, done } = progress()
   const report = yield* Effect.gen(function* () {
     const keys = { known: yield* knownKeys(), demanded: yield* Effect.forEach(settings.key, readPublicKey) }
     const located: { readonly folder: string; readonly origin?: Origin } = yield* locate(settings, say)
+    const engine = yield* choose(settings.engines, madeBy(located.folder))
     return yield* verifyRelease(located.folder, {
       origin: located.origin,
       keys,
       store: join(resolve(settings.runs), "store"),
-      replay: settings.replay ? { fromNothing: rerunIn(settings.runs, settings.corpus, say) } : "no",
+      replay: settings.replay ? { fromNothing: rerun({ ...settings, say, pass }) } : "no",
       corpus: settings.corpus,
       say,
-    }).pipe(Effect.provide(services(settings.runs)))
+    }).pipe(Effect.provide(services(settings.runs, engine)))
   }).pipe(
     Effect.scoped,
     Effect.mapError(({ message }) => new CouldNotVerify({ problem: message })),

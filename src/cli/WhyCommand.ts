@@ -3,15 +3,17 @@
  */
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
+import type { Asked } from "../engine/Engines.ts"
 import { type Reason, why as reasonsFor } from "../run/Why.ts"
 import { fieldName, valueText } from "./FieldText.ts"
-import { open, services } from "./Project.ts"
+import { engineOf, open, services } from "./Project.ts"
 import { table } from "./Table.ts"
 
 export interface WhySettings {
   readonly file: string
   readonly step: string
   readonly set: ReadonlyArray<string>
+  readonly engines: Asked
   readonly runs: string
   readonly json: boolean
 }
@@ -58,6 +60,8 @@ const text = (reason: Reason, labelOf: (step: string) => string): string => {
       return waiting([reason], labelOf)
     case "FansOut":
       return `${label} cannot run: \`${reason.of}\` has more items than the plan allows\n  hint: raise \`atMost\``
+    case "Unseen":
+      return `${label} is not known yet: \`${reason.of}\` ${reason.lacks}`
     case "WillRun": {
       const differs =
         reason.fields.length === 0
@@ -75,8 +79,10 @@ const text = (reason: Reason, labelOf: (step: string) => string): string => {
 }
 
 export const why = Effect.fn("exp why")(function* (settings: WhySettings) {
-  const { plan } = yield* open(settings.file, settings.set, settings.runs)
-  const reasons = yield* reasonsFor(plan.nodes, settings.step).pipe(Effect.provide(services(settings.runs)))
+  const project = yield* open(settings.file, settings.set, settings.runs)
+  const { plan } = project
+  const engine = yield* engineOf(project, settings.engines)
+  const reasons = yield* reasonsFor(plan.nodes, settings.step).pipe(Effect.provide(services(settings.runs, engine)))
   if (settings.json) return yield* Console.log(JSON.stringify({ experiment: plan.experiment, steps: reasons }))
   const labelOf = (step: string) => reasons.find((reason) => reason.step === step)?.label ?? step
   yield* Console.log(all(reasons, labelOf))

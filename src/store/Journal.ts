@@ -48,6 +48,18 @@ const appendLine = (path: string, line: string): void => {
   }
 }
 
+/** Has on disk what was appended. Lines are not synced one by one: a crash of the machine takes the last ones, and no result. */
+export const settle = (path: string): void => {
+  if (!fs.existsSync(path)) return
+  const descriptor = fs.openSync(path, "r+")
+  try {
+    operation("fsync")
+    fs.fsyncSync(descriptor)
+  } finally {
+    fs.closeSync(descriptor)
+  }
+}
+
 /** Throws when a line does not have the bytes it was written with; a last one that a crash tore is no such line. */
 export const read = (path: string): ReadonlyArray<unknown> => {
   if (!fs.existsSync(path)) return []

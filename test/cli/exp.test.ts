@@ -48,21 +48,23 @@ describe("exp", () => {
         --log-level <all|trace|debug|info|warn|warning|error|fatal|none>    Sets the minimum log level (choices: all, trace, debug, info, warn, warning, error, fatal, none)
 
       SUBCOMMANDS
-        plan       Show what an experiment would do: what is done, what will run, what it costs
-        run        Run an experiment: do what its plan asks for and the store lacks
-        ls         List runs
-        show       Show a run: its steps, its winner, its release
-        why        Say why a step will run: what differs from the nearest result in the store
-        diff       Compare two runs: what went in, and what came out
-        tag        Give a run a name, or list the names there are
-        check      Check that everything in the store is there and whole
-        gc         Remove from the store what no run and no tag leads to
-        resume     Prove that interrupted training is the training that was never interrupted, bit for bit
-        publish    Publish a release to the Hugging Face Hub, whole or not at all
-        verify     Check a release: bytes, signature, card, arithmetic, weights, measurements
-        sign       Sign a copy of a release
-        keys       The key that signs releases
-        doctor     Say what this machine has, and what is missing"
+        plan        Show what an experiment would do: what is done, what will run, what it costs
+        forecast    Say what an experiment will take here: memory, time, energy; or what a run took
+        run         Run an experiment: do what its plan asks for and the store lacks
+        ls          List runs
+        show        Show a run: its steps, its winner, its release
+        why         Say why a step will run: what differs from the nearest result in the store
+        diff        Compare two runs: what went in, and what came out
+        tag         Give a run a name, or list the names there are
+        check       Check that everything in the store is there and whole
+        gc          Remove from the store what no run and no tag leads to
+        resume      Prove that interrupted training is the training that was never interrupted, bit for bit
+        publish     Publish a release to the Hugging Face Hub, whole or not at all
+        verify      Check a release: bytes, signature, card, arithmetic, weights, measurements
+        sign        Sign a copy of a release
+        keys        The key that signs releases
+        setup       Install what is not part of this package
+        doctor      Say what this machine has, and what is missing"
     `)
   })
 
@@ -79,11 +81,14 @@ describe("exp", () => {
         experiment string    an experiment file, such as experiments/small-en-it.ts
 
       FLAGS
-        --set string          name=value: a parameter of the experiment
-        --runs string         where runs and the store live
-        --json                for machines: JSON instead of text
-        --jobs, -j integer    steps side by side at most, where they fit
-        --until string        stop after this step: a kind, a label or an id
+        --set string           name=value: a parameter of the experiment
+        --engine choice        who computes; by default what the experiment says, else tfjs; auto: torch where it is installed (choices: tfjs, torch, auto)
+        --precision string     of the torch engine: fp32, bf16 or fp16, with +adam8bit or +deterministic
+        --engine-set string    name=value: how the torch engine uses this machine, such as microBatchRows=4
+        --runs string          where runs and the store live
+        --json                 for machines: JSON instead of text
+        --jobs, -j integer     steps side by side at most, where they fit
+        --until string         stop after this step: a kind, a label or an id
 
       GLOBAL FLAGS
         --help, -h                                                          Show help information
@@ -111,21 +116,23 @@ describe("exp", () => {
         --log-level <all|trace|debug|info|warn|warning|error|fatal|none>    Sets the minimum log level (choices: all, trace, debug, info, warn, warning, error, fatal, none)
 
       SUBCOMMANDS
-        plan       Show what an experiment would do: what is done, what will run, what it costs
-        run        Run an experiment: do what its plan asks for and the store lacks
-        ls         List runs
-        show       Show a run: its steps, its winner, its release
-        why        Say why a step will run: what differs from the nearest result in the store
-        diff       Compare two runs: what went in, and what came out
-        tag        Give a run a name, or list the names there are
-        check      Check that everything in the store is there and whole
-        gc         Remove from the store what no run and no tag leads to
-        resume     Prove that interrupted training is the training that was never interrupted, bit for bit
-        publish    Publish a release to the Hugging Face Hub, whole or not at all
-        verify     Check a release: bytes, signature, card, arithmetic, weights, measurements
-        sign       Sign a copy of a release
-        keys       The key that signs releases
-        doctor     Say what this machine has, and what is missing
+        plan        Show what an experiment would do: what is done, what will run, what it costs
+        forecast    Say what an experiment will take here: memory, time, energy; or what a run took
+        run         Run an experiment: do what its plan asks for and the store lacks
+        ls          List runs
+        show        Show a run: its steps, its winner, its release
+        why         Say why a step will run: what differs from the nearest result in the store
+        diff        Compare two runs: what went in, and what came out
+        tag         Give a run a name, or list the names there are
+        check       Check that everything in the store is there and whole
+        gc          Remove from the store what no run and no tag leads to
+        resume      Prove that interrupted training is the training that was never interrupted, bit for bit
+        publish     Publish a release to the Hugging Face Hub, whole or not at all
+        verify      Check a release: bytes, signature, card, arithmetic, weights, measurements
+        sign        Sign a copy of a release
+        keys        The key that signs releases
+        setup       Install what is not part of this package
+        doctor      Say what this machine has, and what is missing
       stderr:
 
       ERROR
