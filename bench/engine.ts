@@ -3,7 +3,7 @@
  *
  *     npx node bench/engine.ts [seconds per figure]      EXP_WORKERS=1 npx node bench/engine.ts
  *
- * Tokens/s of training, share of the machine's matmul figure (training FLOPs by F15), tokens/s of decoding at batch 1 and 40 (in turn),
+ * Tokens/s of training, share of the machine's matmul figure (training FLOPs by F15), tokens/s of decoding at batch 1, 40 and 128 (in turn),
  * and what a thousand tiny steps leave behind.
  */
 import { availableParallelism } from "node:os"
@@ -16,6 +16,8 @@ import { stream } from "../src/model/Random.ts"
 
 const seconds = Number(process.argv[2] ?? 6)
 const workers = Number(process.env["EXP_WORKERS"] ?? availableParallelism())
+/** Texts decoded at once; 128 fill both of two workers. */
+const BATCHES = [1, 40, 128]
 
 const shapes: Readonly<Record<string, { readonly architecture: Architecture; readonly rows: number }>> = {
   tiny: { architecture: { family: "gpt2", layers: 2, width: 64, heads: 2, context: 64, vocabulary: 256 }, rows: 4 },
@@ -97,16 +99,16 @@ for (const [name, { architecture, rows }] of Object.entries(shapes)) {
     return { wall: (tokens * 1000) / (performance.now() - began), cpu: (tokens * 1e6) / (user + system) }
   }
   for (const preset of [greedy, balanced]) {
-    const best = { wall: [0, 0], cpu: [0, 0] }
+    const best = { wall: BATCHES.map(() => 0), cpu: BATCHES.map(() => 0) }
     // in turn, so that a change of the machine's mind meets both; the first spell warms up
     for (let spell = 0; spell < 5; spell++)
-      for (const [i, batch] of [1, 40].entries()) {
+      for (const [i, batch] of BATCHES.entries()) {
         const rate = await decode(batch, preset)
         if (spell === 0) continue
         best.wall[i] = Math.max(best.wall[i]!, rate.wall)
         best.cpu[i] = Math.max(best.cpu[i]!, rate.cpu)
       }
-    for (const [i, batch] of [1, 40].entries()) {
+    for (const [i, batch] of BATCHES.entries()) {
       const times = i === 0 ? "" : `, ${(best.wall[i]! / best.wall[0]!).toFixed(2)} times batch 1`
       const note = `${best.cpu[i]!.toFixed(0)} a second of CPU${times}`
       line(`decode ${name}, ${preset.name}, batch ${batch}`, best.wall[i]!, "tokens/s", note)

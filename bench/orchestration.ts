@@ -41,6 +41,15 @@ const childrenCpu = (): number => {
   return 10 * (Number(fields[13]) + Number(fields[14]))
 }
 
+/**
+ * Peak memory of this process, in MB. Trap: on Linux `maxRSS` begins with what the process that started this one held before it became
+ * another program.
+ */
+const peakMegabytes = (): number =>
+  process.platform === "linux"
+    ? Number(/VmHWM:\s+(\d+) kB/.exec(readFileSync("/proc/self/status", "utf8"))![1]) / 1024
+    : process.resourceUsage().maxRSS / 1024
+
 const cpuNow = (): number => {
   const { user, system } = process.cpuUsage()
   return (user + system) / 1000 + childrenCpu()
@@ -116,7 +125,7 @@ const work = async (folder: string, steps: number, jobs: number): Promise<Figure
     cpu: cpuNow() - start,
     plan: planned - start,
     wall: performance.now() - began,
-    megabytes: process.resourceUsage().maxRSS / 1024,
+    megabytes: peakMegabytes(),
     made: results.filter(({ made }) => made).length,
     together,
   }
