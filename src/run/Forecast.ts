@@ -175,9 +175,13 @@ const fromInventory = (path: string, vocabulary: number): Texts | undefined => {
   }
 }
 
-/** By the size of the files that will be read, where the plan can see them. */
-const fromFiles = (corpus: Node, vocabulary: number): Texts | undefined => {
-  const bytes = TEXT_SHARE * (corpus.definition.writes?.(corpus.params, {}) ?? 0)
+/** By the size of the files that will be read, where the plan can see them, and by the bounds of data sets to be brought. */
+const fromFiles = (corpus: Node, vocabulary: number, dataSets: ReadonlyArray<Node>): Texts | undefined => {
+  const brought = dataSets.map(({ definition, params }) => definition.writes?.(params, {}) ?? 0)
+  // one without a bound may be of any size
+  if (brought.includes(0)) return undefined
+  const texts = brought.reduce((sum, bytes) => sum + bytes, 0)
+  const bytes = TEXT_SHARE * (corpus.definition.writes?.(corpus.params, { texts }) ?? 0)
   const { train, evaluate, split } = corpus.params as {
     readonly train?: Readonly<Record<string, ReadonlyArray<string>>>
     readonly evaluate?: Readonly<Record<string, ReadonlyArray<string>>>
@@ -270,7 +274,13 @@ const textsFor = (nodes: ReadonlyArray<Node>, seen: Survey, circumstances: Circu
     const vocabulary = vocabularyOf(pack)
     const path = pathIn(seen, circumstances, corpus)
     return once(`${corpus.id} ${vocabulary}`, () =>
-      path === undefined ? fromFiles(corpus, vocabulary) : fromInventory(path, vocabulary),
+      path === undefined
+        ? fromFiles(
+            corpus,
+            vocabulary,
+            nodes.filter(({ id }) => corpus.inputs["texts"]?.some((ref) => ref._tag === "Output" && ref.step === id)),
+          )
+        : fromInventory(path, vocabulary),
     )
   }
 }
