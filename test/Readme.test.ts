@@ -29,6 +29,6 @@ describe("the README", () => {
       .map(([, name]) => name!)
       .filter((name) => name !== "exp")
     expect(commands.length).toBeGreaterThan(4)
-    for (const name of commands) expect(readme, name).toMatch(new RegExp(`\`exp (keys )?${name}\\b`))
+    for (const name of commands) expect(readme, name).toMatch(new RegExp(`\`exp (keys |setup )?${name}\\b`))
   })
 })

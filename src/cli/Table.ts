@@ -27,7 +27,7 @@ export const count = (value: number): string => value.toString().replace(/\B(?=(
 
 export const bytes = (value: number): string => {
   if (value < 1000) return `${value} B`
-  const units = ["kB", "MB", "GB", "TB"]
+  const units = ["kB", "MB", "GB", "TB", "PB", "EB"]
   let size = value
   let unit = -1
   while (size >= 999.5 && unit < units.length - 1) {

@@ -258,7 +258,7 @@ export const trialOfPowerCut = (seed: number): Promise<Trial> =>
     const log = join(runs, "executions")
     const child = start(runs, { EXP_TEST_PACE: "10", EXP_TEST_LOG: log })
     await child.begun
-    await sleep(draw() % 600)
+    await sleep(draw() % 300)
     const struck = child.process.exitCode === null
     if (struck) signal(-child.process.pid!, "SIGKILL")
     await child.ended

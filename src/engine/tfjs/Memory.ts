@@ -69,7 +69,7 @@ export const tfjsMemory = ({
   const all = Object.values(parts).reduce((a, b) => a + b, 0)
   const lacks =
     shared > ADDRESSABLE
-      ? `weights, moments and ${lanes} gradients take ${gibibytes(shared)}, WebAssembly addresses 4`
+      ? `weights, moments and ${lanes} ${lanes === 1 ? "gradient" : "gradients"} take ${gibibytes(shared)}, WebAssembly addresses 4`
       : own > ADDRESSABLE
         ? `weights, gradient and activations of a worker take ${gibibytes(own)}, WebAssembly addresses 4`
         : all > room.hostBytes

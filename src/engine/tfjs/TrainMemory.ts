@@ -85,18 +85,24 @@ export interface TrainMemory {
   readonly pieces: ReadonlyArray<Piece>
 }
 
+/** Offsets in bytes, by arithmetic alone: a plan asks this also of models that have a billion pieces. */
 const measure = (architecture: Architecture, lanes: number) => {
   const layout = flatLayout(architecture)
-  const pieces: Array<Piece> = []
-  for (const { spec, first, size } of layout)
-    for (let at = 0; at < size; at += PIECE)
-      pieces.push({ first: first + at, size: Math.min(PIECE, size - at), decayed: spec.decayed })
   const parameters = layout.reduce((sum, { size }) => sum + size, 0)
+  const count = layout.reduce((sum, { size }) => sum + Math.ceil(size / PIECE), 0)
   const losses = 64
   const squares = losses + 8 * lanes
-  const weights = align(squares + 8 * pieces.length)
+  const weights = align(squares + 8 * count)
   const stride = align(4 * parameters)
-  return { pieces, parameters, losses, squares, weights, stride, bytes: weights + stride * (6 + lanes) }
+  return { parameters, losses, squares, weights, stride, bytes: weights + stride * (6 + lanes) }
+}
+
+const piecesOf = (architecture: Architecture): ReadonlyArray<Piece> => {
+  const pieces: Array<Piece> = []
+  for (const { spec, first, size } of flatLayout(architecture))
+    for (let at = 0; at < size; at += PIECE)
+      pieces.push({ first: first + at, size: Math.min(PIECE, size - at), decayed: spec.decayed })
+  return pieces
 }
 
 export const trainMemoryBytes = (architecture: Architecture, lanes: number): number =>
@@ -109,7 +115,8 @@ export const allocate = (architecture: Architecture, lanes: number): WebAssembly
 
 /** The same views for every thread that holds the memory. */
 export const trainMemory = (memory: WebAssembly.Memory, architecture: Architecture, lanes: number): TrainMemory => {
-  const { pieces, parameters, losses, squares, weights, stride } = measure(architecture, lanes)
+  const { parameters, losses, squares, weights, stride } = measure(architecture, lanes)
+  const pieces = piecesOf(architecture)
   const buffer = memory.buffer as SharedArrayBuffer
   const vector = (n: number) => new Float32Array(buffer, weights + n * stride, parameters)
   return {
