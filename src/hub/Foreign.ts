@@ -6,7 +6,6 @@
  * file there, what people load is not what was measured, and `exp verify` would say so only later. There is no flag to publish all
  * the same: the file can be deleted there, or another repository taken.
  */
-import type { Change } from "./Publication.ts"
 import type { ReleaseContent } from "./ReleaseFiles.ts"
 
 /** The hub's own: which files it keeps as large ones. */
@@ -33,7 +32,7 @@ export const isLoaded = (path: string): boolean =>
 /** Paths that a release neither has nor removes. */
 export const foreignFiles = (
   there: ReadonlyArray<string>,
-  changes: ReadonlyArray<Pick<Change, "path">>,
+  changes: ReadonlyArray<{ readonly path: string }>,
 ): ReadonlyArray<string> => {
   const ours = new Set(changes.map(({ path }) => path))
   return there.filter((path) => path !== ATTRIBUTES && !ours.has(path)).sort()

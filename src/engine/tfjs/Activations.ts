@@ -12,7 +12,7 @@ import type { ActivationsRequest } from "../Activations.ts"
 import { EngineFailed } from "../Engine.ts"
 import * as Safetensors from "../Safetensors.ts"
 import { openHeap } from "./Kernels.ts"
-import { logits, type Weights } from "./Network.ts"
+import { logits } from "./Network.ts"
 import { type Ops, operations } from "./Ops.ts"
 
 /** The same operations; `seen` gets the input of every product with a matrix before it is done. */

@@ -1,8 +1,7 @@
 /** GPT-2, pre-layer-norm, tied head, as operations on named weights. */
 import type * as tf from "@tensorflow/tfjs-core"
 import type { Gpt2Architecture } from "../../model/Architecture.ts"
-import type { Weights } from "./Network.ts"
-import type { Ops, Rows } from "./Ops.ts"
+import type { Ops, Rows, Weights } from "./Ops.ts"
 
 /** Final hidden states [batch·length, width]. */
 const hidden = (

@@ -1,8 +1,7 @@
 /** LLaMA, and with a sliding window Mistral, as operations on named weights. */
 import type * as tf from "@tensorflow/tfjs-core"
 import type { LlamaArchitecture } from "../../model/Architecture.ts"
-import type { Weights } from "./Network.ts"
-import type { Ops, Rows } from "./Ops.ts"
+import type { Ops, Rows, Weights } from "./Ops.ts"
 
 /** Where the head's matrix is. */
 export const headOf = ({ tiedHead }: LlamaArchitecture): string =>

@@ -6,8 +6,8 @@ import * as tf from "@tensorflow/tfjs-core"
 import type { Architecture } from "../../model/Architecture.ts"
 import { Inference } from "./Inference.ts"
 import type { Heap } from "./Kernels.ts"
-import { gradients, logits, type Weights } from "./Network.ts"
-import { operations } from "./Ops.ts"
+import { gradients, logits } from "./Network.ts"
+import { operations, type Weights } from "./Ops.ts"
 import { flatLayout, rowsAtOnce } from "./TrainMemory.ts"
 
 /** One sequence under way: its logits at the last position, and a way to put a token behind it. */

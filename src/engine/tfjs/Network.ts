@@ -3,9 +3,7 @@ import * as tf from "@tensorflow/tfjs-core"
 import { type Architecture, tensors } from "../../model/Architecture.ts"
 import * as Gpt2 from "./Gpt2.ts"
 import * as Llama from "./Llama.ts"
-import type { Ops, Rows } from "./Ops.ts"
-
-export type Weights = ReadonlyMap<string, tf.Tensor>
+import type { Ops, Rows, Weights } from "./Ops.ts"
 
 /** Logits [batch·length, vocabulary]. */
 export const logits = (

@@ -9,6 +9,9 @@
  */
 import * as tf from "@tensorflow/tfjs-core"
 
+/** By the name of the checkpoint format. */
+export type Weights = ReadonlyMap<string, tf.Tensor>
+
 export interface Rows {
   readonly batch: number
   readonly length: number
