@@ -13,7 +13,7 @@ import { EngineFailed } from "../Engine.ts"
 import * as Safetensors from "../Safetensors.ts"
 import { openHeap } from "./Kernels.ts"
 import { logits } from "./Network.ts"
-import { type Ops, operations } from "./Ops.ts"
+import { type Ops, operations, type Weights } from "./Ops.ts"
 
 /** The same operations; `seen` gets the input of every product with a matrix before it is done. */
 export const listening = (ops: Ops, seen: (matrix: tf.Tensor, input: tf.Tensor) => void): Ops => ({
