@@ -19,6 +19,7 @@ import { dirname } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
+import { isPlatform } from "../store/Failed.ts"
 import { endpointSetting } from "./Endpoint.ts"
 import { HubAnswerStrange, HubRefused, HubUnreachable } from "./HubError.ts"
 import { plainly, redact } from "./Redact.ts"
@@ -49,6 +50,16 @@ export class DownloadDamaged extends Schema.TaggedError<DownloadDamaged>()("Down
 }) {
   override get message() {
     return `${this.repository}: ${this.path}: ${this.problem}\n  hint: run the same command again; if it stays so, the hub does not serve what it lists`
+  }
+}
+
+/** This machine's disk took no more: nobody else's fault, and asking again changes nothing. */
+export class DownloadUnwritable extends Schema.TaggedError<DownloadUnwritable>()("DownloadUnwritable", {
+  path: Schema.String,
+  problem: Schema.String,
+}) {
+  override get message() {
+    return `${this.path} cannot be written: ${this.problem}\n  hint: see that its disk has room and may be written, then run the same command again: it goes on from what is there`
   }
 }
 
@@ -84,7 +95,7 @@ export interface FilesRequest {
   readonly mostFiles: number
 }
 
-export type FilesError = HubUnreachable | HubRefused | HubAnswerStrange | DownloadDamaged
+export type FilesError = HubUnreachable | HubRefused | HubAnswerStrange | DownloadDamaged | DownloadUnwritable
 
 export interface Files {
   /** The commit that a branch, a tag or a commit stands for. */
@@ -113,21 +124,36 @@ const nextPage = (link: string | null, before: string): string | undefined => {
 
 /** What a file that is on its way must become, and how much of it is there. */
 class Landing {
+  readonly #path: string
   readonly #file: number
   readonly #entry: Entry
   readonly bytes: number
   #git!: Hash
   #sha256!: Hash
+  /** Bytes that lie there and are counted in the sums: never more than were written. */
   seen = 0
 
   constructor(path: string, entry: Entry) {
-    mkdirSync(dirname(path), { recursive: true })
+    this.#path = path
     this.#entry = entry
     this.bytes = bytesOf(entry)
-    // "a+" makes it where it is missing, and "r+" may write at any place
-    closeSync(openSync(path, "a+"))
-    this.#file = openSync(path, "r+")
+    this.#file = this.#here(() => {
+      mkdirSync(dirname(path), { recursive: true })
+      // "a+" makes it where it is missing, and "r+" may write at any place
+      closeSync(openSync(path, "a+"))
+      return openSync(path, "r+")
+    })
     this.#begin()
+  }
+
+  /** What is asked of this machine fails as this machine's. */
+  #here<A>(work: () => A): A {
+    try {
+      return work()
+    } catch (cause) {
+      if (!isPlatform(cause)) throw cause
+      throw new DownloadUnwritable({ path: this.#path, problem: cause.message })
+    }
   }
 
   #begin(): void {
@@ -136,9 +162,14 @@ class Landing {
     this.seen = 0
   }
 
+  #fits(chunk: Uint8Array): void {
+    if (this.seen + chunk.length <= this.bytes) return
+    this.seen = this.bytes + 1
+    throw new Error(`it has more than the ${this.bytes} bytes the hub lists`)
+  }
+
   #count(chunk: Uint8Array): void {
     this.seen += chunk.length
-    if (this.seen > this.bytes) throw new Error(`it has more than the ${this.bytes} bytes the hub lists`)
     this.#git.update(chunk)
     this.#sha256.update(chunk)
   }
@@ -148,7 +179,9 @@ class Landing {
     const buffer = Buffer.alloc(READ_AT_ONCE)
     try {
       for (let read = readSync(this.#file, buffer); read > 0; read = readSync(this.#file, buffer)) {
-        this.#count(buffer.subarray(0, read))
+        const chunk = buffer.subarray(0, read)
+        this.#fits(chunk)
+        this.#count(chunk)
         yield
       }
     } catch {
@@ -157,13 +190,16 @@ class Landing {
   }
 
   add(chunk: Uint8Array): void {
-    const at = this.seen
+    this.#fits(chunk)
+    this.#here(() => {
+      for (let done = 0; done < chunk.length; )
+        done += writeSync(this.#file, chunk, done, chunk.length - done, this.seen + done)
+    })
     this.#count(chunk)
-    for (let done = 0; done < chunk.length; ) done += writeSync(this.#file, chunk, done, chunk.length - done, at + done)
   }
 
   restart(): void {
-    ftruncateSync(this.#file, 0)
+    this.#here(() => ftruncateSync(this.#file, 0))
     this.#begin()
   }
 
@@ -217,7 +253,10 @@ export const openFiles = Effect.fn("hub.openFiles")(function* (request: FilesReq
     Effect.tryPromise({
       try: ask,
       catch: (cause) =>
-        cause instanceof HubUnreachable || cause instanceof HubRefused || cause instanceof DownloadDamaged
+        cause instanceof HubUnreachable ||
+        cause instanceof HubRefused ||
+        cause instanceof DownloadDamaged ||
+        cause instanceof DownloadUnwritable
           ? cause
           : new HubAnswerStrange({
               request: doing,
@@ -243,7 +282,7 @@ export const openFiles = Effect.fn("hub.openFiles")(function* (request: FilesReq
       await response.body?.cancel()
       // each address is judged anew whether the token may go there
       const next = new URL(response.headers.get("Location") ?? "", at)
-      if (next.protocol !== "https:" && next.hostname !== new URL(endpoint).hostname)
+      if (next.protocol !== "https:" && (endpoint.startsWith("https:") || next.hostname !== new URL(endpoint).hostname))
         throw new Error("it is served from where anybody could change it on the way")
       at = next.href
     }
@@ -306,6 +345,7 @@ export const openFiles = Effect.fn("hub.openFiles")(function* (request: FilesReq
                 (cause: unknown) => cause,
               )
           signal.throwIfAborted()
+          if (problem instanceof DownloadUnwritable) throw problem
           if (landing.whole && landing.asListed) return landing.sha256
           // the place it was to go on at does not exist there
           const short = problem instanceof HubRefused && problem.status === 416
