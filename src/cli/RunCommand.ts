@@ -15,6 +15,7 @@ import { DeviceLog } from "../run/DeviceLog.ts"
 import { requireEngine, requireMachine, withNeeds } from "../run/Fit.ts"
 import { foretell, peaksOf, remember } from "../run/Foretelling.ts"
 import { thisMachine } from "../run/Machine.ts"
+import { survey } from "../run/Peek.ts"
 import { Reporter, type RunEvent } from "../run/Reporter.ts"
 import { runPlan, type StepResult, until } from "../run/Run.ts"
 import * as RunFolder from "../run/RunFolder.ts"
@@ -71,10 +72,14 @@ export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
     rates: {},
     pathOf: (artifact) => join(resolve(settings.runs), "store", artifact),
   })
-  yield* requireMachine(wanted, machine, here).pipe(Effect.provide(there))
   const nodes = withNeeds(wanted, here)
-  yield* requireEngine(nodes, unavailable(engine)).pipe(Effect.provide(there))
-  const untold = yield* requireWorld(nodes).pipe(Effect.provide(there))
+  // what the store has is looked at once, and only if somebody asks
+  const seen = yield* Effect.cached(survey(nodes))
+  const untold = yield* Effect.gen(function* () {
+    yield* requireMachine(nodes, machine, here, seen)
+    yield* requireEngine(nodes, unavailable(engine), seen)
+    return yield* requireWorld(nodes, seen)
+  }).pipe(Effect.provide(there))
   const startedAt = new Date()
   const folder = RunFolder.create(resolve(settings.runs), plan.experiment, startedAt)
   const text = planText(plan.nodes)
@@ -82,7 +87,7 @@ export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
   writeFileSync(join(folder, "plan.txt"), `${text}\n`)
   writeFileSync(join(folder, "plan.json"), `${JSON.stringify(nodes.map(plainNode), null, 2)}\n`)
   const renderer = rendererFor(settings.json)
-  const foretold = yield* foretell(nodes, here).pipe(Effect.provide(there))
+  const foretold = yield* foretell(nodes, here, seen).pipe(Effect.provide(there))
   const device = new DeviceLog(folder, peaksOf(nodes, here))
   const steps = new Map<string, RunFolder.RunRecord["steps"][number]>()
   const emit = (told: RunEvent): void => {
@@ -139,7 +144,8 @@ export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
     }).pipe(Effect.provideService(Reporter, Reporter.of({ emit })))
     const releases = publishLinks(folder, results, store.pathOf)
     record({ outcome: "finished", releases })
-    if (foretold !== undefined) yield* remember(resolve(settings.runs), nodes, here, device.seconds)
+    if (foretold !== undefined && device.seconds.size > 0)
+      yield* remember(resolve(settings.runs), nodes, here, device.seconds)
     const made = results.filter((result) => result.made).length
     if (!settings.json) {
       renderer.close()

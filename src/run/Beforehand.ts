@@ -4,7 +4,7 @@
 import * as Effect from "effect/Effect"
 import { canonicalJson } from "../model/Digest.ts"
 import type { Node } from "../plan/Plan.ts"
-import { oneByOne, survey } from "./Peek.ts"
+import { oneByOne, type Seen, survey } from "./Peek.ts"
 
 /** What could not be told now, of a step. */
 export interface Untold {
@@ -14,10 +14,10 @@ export interface Untold {
 }
 
 /** Fails with the first lack of a step that is not known to be done; what is asked twice in the same words is asked once. */
-export const requireWorld = Effect.fnUntraced(function* (nodes: ReadonlyArray<Node>) {
+export const requireWorld = Effect.fnUntraced(function* (nodes: ReadonlyArray<Node>, seen: Seen = survey(nodes)) {
   const untold: Array<Untold> = []
   if (!oneByOne(nodes, new Map()).some(({ definition }) => definition.beforehand !== undefined)) return untold
-  const { standing, copies } = yield* survey(nodes)
+  const { standing, copies } = yield* seen
   const asked = new Set<string>()
   for (const { id, label, definition, params } of oneByOne(nodes, copies)) {
     if (definition.beforehand === undefined || standing.get(id)?._tag === "Cached") continue

@@ -6,10 +6,10 @@ import * as Schema from "effect/Schema"
 import { remedyFor, totalOf, trainingMemory } from "../engine/Memory.ts"
 import type { Node } from "../plan/Plan.ts"
 import { ordinary } from "../plan/Resources.ts"
-import { withBodies } from "./FanOut.ts"
+import { withBodies, withoutCopy } from "./FanOut.ts"
 import { type Circumstances, memoryQuestion } from "./Forecast.ts"
 import { type Capacity, tooSmall } from "./Machine.ts"
-import { survey } from "./Peek.ts"
+import { oneByOne, type Seen, survey } from "./Peek.ts"
 
 /** A training that its engine has no memory for, with the least change after which it has. */
 export class TrainingTooLarge extends Schema.TaggedError<TrainingTooLarge>()("TrainingTooLarge", {
@@ -44,15 +44,16 @@ export const requireMachine = Effect.fnUntraced(function* (
   nodes: ReadonlyArray<Node>,
   machine: Capacity,
   engine?: Engine,
+  seen: Seen = survey(nodes),
 ) {
   const refused = withBodies(nodes).flatMap((node) => {
     const error = refusalOf(node, machine, engine)
     return error === undefined ? [] : [{ id: node.id, error }]
   })
   if (refused.length === 0) return
-  const { standing } = yield* survey(nodes)
+  const { standing } = yield* seen
   const done = (id: string): boolean => {
-    const own = [...standing].filter(([copy]) => copy.replaceAll(/\[\d+\]/g, "") === id)
+    const own = [...standing].filter(([copy]) => withoutCopy(copy) === id)
     return own.length > 0 && own.every(([, { _tag }]) => _tag === "Cached")
   }
   const first = refused.find(({ id }) => !done(id))
@@ -71,9 +72,15 @@ export const withNeeds = (nodes: ReadonlyArray<Node>, engine: Engine): ReadonlyA
   })
 
 /** Fails with what keeps the engine from computing, when a step that it computes is not known to be done. */
-export const requireEngine = Effect.fnUntraced(function* <E>(nodes: ReadonlyArray<Node>, refusal: E | undefined) {
+export const requireEngine = Effect.fnUntraced(function* <E>(
+  nodes: ReadonlyArray<Node>,
+  refusal: E | undefined,
+  seen: Seen = survey(nodes),
+) {
   if (refusal === undefined) return
-  const { standing } = yield* survey(nodes)
-  const left = nodes.some(({ id, definition }) => definition.computes && standing.get(id)?._tag !== "Cached")
+  const { standing, copies } = yield* seen
+  const left = oneByOne(nodes, copies).some(
+    ({ id, definition }) => definition.computes && standing.get(id)?._tag !== "Cached",
+  )
   if (left) return yield* Effect.fail(refusal)
 })

@@ -4,10 +4,10 @@ import { trainingFlopsPerToken } from "../model/Architecture.ts"
 import type { Node } from "../plan/Plan.ts"
 import { paceOf } from "./Calibration.ts"
 import type { Peak } from "./DeviceLog.ts"
-import { withBodies } from "./FanOut.ts"
+import { withBodies, withoutCopy } from "./FanOut.ts"
 import { besides, type Circumstances, forecastOn } from "./Forecast.ts"
 import { learn } from "./Paces.ts"
-import { survey } from "./Peek.ts"
+import { type Seen, survey } from "./Peek.ts"
 import type { Foretold } from "./Reporter.ts"
 
 /** A plan of so many steps is orchestration: asking what it will take would cost more than it tells. */
@@ -17,9 +17,13 @@ const computes = (nodes: ReadonlyArray<Node>): boolean =>
   nodes.length < LARGE_PLAN && withBodies(nodes).some(({ forecast }) => forecast.compute !== undefined)
 
 /** What of the forecast is set against the outcome when the run is over; undefined where nothing is computed. */
-export const foretell = Effect.fnUntraced(function* (nodes: ReadonlyArray<Node>, here: Circumstances) {
+export const foretell = Effect.fnUntraced(function* (
+  nodes: ReadonlyArray<Node>,
+  here: Circumstances,
+  seen: Seen = survey(nodes),
+) {
   if (!computes(nodes)) return undefined
-  const { steps } = forecastOn(nodes, yield* survey(nodes), here)
+  const { steps } = forecastOn(nodes, yield* seen, here)
   return steps.map(
     ({ step, seconds, memory, diskBytes }): Foretold => ({
       step,
@@ -34,7 +38,7 @@ export const foretell = Effect.fnUntraced(function* (nodes: ReadonlyArray<Node>,
 export const peaksOf = (nodes: ReadonlyArray<Node>, { calibrations }: Pick<Circumstances, "calibrations">) => {
   const architectures = new Map(withBodies(nodes).map(({ id, forecast }) => [id, forecast.compute?.architecture]))
   return (step: string): Peak | undefined => {
-    const architecture = architectures.get(step.replaceAll(/\[\d+\]/g, ""))
+    const architecture = architectures.get(withoutCopy(step))
     const pace = architecture && paceOf(calibrations, architecture)
     return (
       pace && {

@@ -113,6 +113,9 @@ export const survey = Effect.fn("survey")(function* (nodes: ReadonlyArray<Node>)
   return { standing, copies, inputs: given } satisfies Survey
 })
 
+/** For whoever may not need it, or shares it with others. */
+export type Seen = ReturnType<typeof survey>
+
 /** The steps of a plan one by one: of a fan-out its copies, or its body where nobody knows for what it will be copied. */
 export const oneByOne = (nodes: ReadonlyArray<Node>, copies: Survey["copies"]): ReadonlyArray<Node> =>
   nodes.flatMap((node) => [node, ...oneByOne(copies.get(node.id) ?? node.body?.nodes ?? [], copies)])

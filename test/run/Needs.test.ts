@@ -6,11 +6,11 @@ import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Effect, Layer, Schema } from "effect"
 import { afterEach, assert, describe, expect, it } from "vitest"
 import { Engine } from "../../src/engine/Engine.ts"
-import { Corpus } from "../../src/model/Artifact.ts"
-import { experiment, plan } from "../../src/plan/Plan.ts"
+import { Corpus, StableCheckpoint } from "../../src/model/Artifact.ts"
+import { each, experiment, plan } from "../../src/plan/Plan.ts"
 import type { Resources } from "../../src/plan/Resources.ts"
 import * as Step from "../../src/plan/Step.ts"
-import { requireMachine } from "../../src/run/Fit.ts"
+import { requireEngine, requireMachine } from "../../src/run/Fit.ts"
 import { MachineTooSmall, thisMachine } from "../../src/run/Machine.ts"
 import { RESERVE } from "../../src/store/Disk.ts"
 import { Store } from "../../src/store/Store.ts"
@@ -18,6 +18,7 @@ import { mayMount } from "../faults/trials.ts"
 import { temporaryFolder } from "../temporary.ts"
 import { around, blob, copy, MB } from "./blob.ts"
 import { run } from "./running.ts"
+import { grow, source } from "./steps.ts"
 
 afterEach(() => {
   around.before = () => Effect.void
@@ -87,6 +88,60 @@ describe("what a step needs of the machine", () => {
   ])("is refused when it is no amount: %o", (resources, problem) => {
     const error = Effect.runSync(Effect.flip(plan(needing(resources))))
     assert.include(error.message, problem)
+  })
+})
+
+/** Computed for each stable checkpoint there turns out to be. */
+const scored = Step.make("scored", {
+  version: 1,
+  computes: true,
+  params: {},
+  inputs: { from: StableCheckpoint },
+  output: (ref) => new Corpus(ref, known),
+  run: () => Effect.succeed(undefined),
+})
+
+describe("an engine that cannot compute here", () => {
+  it("is asked for by what a fan-out does for each of its items, and not when all of them are done", async () => {
+    const root = temporaryFolder()
+    const grown = function* (keepEvery: number) {
+      const text = yield* source({ text: "a" })
+      return yield* grow({ from: text, steps: 4, keepEvery, rate: 0.1 })
+    }
+    const fanned = experiment("fanned", function* () {
+      const { stable } = yield* grown(2)
+      yield* each(
+        stable,
+        function* (from) {
+          return yield* scored({ from })
+        },
+        { atMost: 3 },
+      )
+    })
+    const refusal = new Error("no Python")
+    const asked = (): Promise<string> =>
+      Effect.gen(function* () {
+        return yield* requireEngine((yield* plan(fanned)).nodes, refusal)
+      }).pipe(
+        Effect.provide(
+          Layer.mergeAll(
+            Store.layer(root),
+            Layer.mock(Engine, { numerics: { name: "none", numerics: 1, precision: "exact" } }),
+            NodeServices.layer,
+          ),
+        ),
+        Effect.match({ onFailure: (error) => (error as Error).message, onSuccess: () => "none" }),
+        Effect.runPromise,
+      )
+    // the training is done, what follows it is not
+    await run(
+      root,
+      experiment("grown", () => grown(2)),
+    )
+    assert.strictEqual(await asked(), "no Python")
+    const { error } = await run(root, fanned)
+    assert.isUndefined(error)
+    assert.strictEqual(await asked(), "none")
   })
 })
 
