@@ -7,16 +7,10 @@ import type { Plan } from "../plan/Plan.ts"
 import { ageInWords } from "../run/Calibration.ts"
 import type { PlanForecast, StepForecast } from "../run/Forecast.ts"
 import type { Reckoning } from "../run/Reckoning.ts"
-import { type Align, bytes, count, duration, table } from "./Table.ts"
+import { type Align, bytes, count, duration, operations, table } from "./Table.ts"
 
 /** The ratio of tokens to parameters that spends operations best: Hoffmann et al. 2022, arXiv 2203.15556. */
 export const CHINCHILLA = 20
-
-/** Three figures and a unit of 10³: `4.59 TFLOP`. */
-export const operations = (flops: number): string => {
-  const unit = Math.min(Math.max(Math.floor(Math.log10(Math.max(flops, 1)) / 3), 0), 8)
-  return `${(flops / 1000 ** unit).toPrecision(3)} ${["", "k", "M", "G", "T", "P", "E", "Z", "Y"][unit]}FLOP`
-}
 
 const figure = (value: number): string => (value >= 100 ? count(Math.round(value)) : value.toPrecision(3))
 const money = (value: number): string => (value >= 10 ? value.toFixed(2) : value.toPrecision(2))

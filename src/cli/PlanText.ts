@@ -7,8 +7,8 @@ import type { Node, Plan } from "../plan/Plan.ts"
 import { ordinary } from "../plan/Resources.ts"
 import type { PlanForecast } from "../run/Forecast.ts"
 import { oneByOne, type Standing, type Survey } from "../run/Peek.ts"
-import { energyText, largestTraining, operations, timeText, titleOf, tokensText } from "./ForecastText.ts"
-import { bytes, count, duration, table } from "./Table.ts"
+import { energyText, largestTraining, timeText, titleOf, tokensText } from "./ForecastText.ts"
+import { bytes, count, duration, operations, table } from "./Table.ts"
 
 const marks: Record<Standing["_tag"], string> = { Cached: "done", WillRun: "will run", NotKnownYet: "later" }
 

@@ -25,17 +25,23 @@ export const table = (
 
 export const count = (value: number): string => value.toString().replace(/\B(?=(\d{3})+$)/g, ",")
 
-export const bytes = (value: number): string => {
-  if (value < 1000) return `${value} B`
-  const units = ["kB", "MB", "GB", "TB", "PB", "EB"]
+const THOUSANDS = ["", "k", "M", "G", "T", "P", "E", "Z", "Y"]
+
+/** Three figures and a unit of 10³: `4.59 TFLOP`. What three figures would round to a thousand is one of the next unit. */
+const scaled = (value: number, of: string): string => {
   let size = value
-  let unit = -1
-  while (size >= 999.5 && unit < units.length - 1) {
+  let unit = 0
+  while (size >= 999.5 && unit < THOUSANDS.length - 1) {
     size /= 1000
     unit++
   }
-  return `${size.toPrecision(3)} ${units[unit]}`
+  return `${size.toPrecision(3)} ${THOUSANDS[unit]}${of}`
 }
+
+export const bytes = (value: number): string => (value < 1000 ? `${value} B` : scaled(value, "B"))
+
+/** Additions and multiplications. */
+export const operations = (count: number): string => scaled(count, "FLOP")
 
 export const duration = (seconds: number): string => {
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`
