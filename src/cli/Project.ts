@@ -5,6 +5,7 @@ import { join, resolve } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
+import { KeptSums } from "../data/FileSum.ts"
 import { type Asked, type Chosen, choose, embedded, layerOf } from "../engine/Engines.ts"
 import type { Plan } from "../plan/Plan.ts"
 import { Store } from "../store/Store.ts"
@@ -49,4 +50,8 @@ export const engineOf = ({ plan }: Project, asked: Asked) => choose(asked, plan.
 
 /** The services a run works with. This and `src/main.ts` are where layers are chosen. */
 export const services = (runs: string, engine: Chosen = embedded) =>
-  Layer.mergeAll(Store.layer(join(resolve(runs), "store")), layerOf(engine))
+  Layer.mergeAll(
+    Store.layer(join(resolve(runs), "store")),
+    layerOf(engine),
+    Layer.succeed(KeptSums, join(resolve(runs), ".cache", "sums")),
+  )

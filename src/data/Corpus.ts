@@ -13,6 +13,7 @@ import { mkdir, open, readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import { byCodeUnit } from "../model/ByCodeUnit.ts"
 import {
   type Document,
   defaultSplit,
@@ -107,6 +108,9 @@ export class SourceTooVaried extends Schema.TaggedError<SourceTooVaried>()("Sour
 
 export const problemOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
 
+/** By source, the file it is read from and that file's sha256: what of a corpus' outside bears identity. */
+export type Prints = Readonly<Record<string, { readonly file: string; readonly sha256: string }>>
+
 export interface CorpusRequest {
   /** Folder of `<source>.<ext>`, or one file, for what is not in `texts`. */
   readonly from?: string | undefined
@@ -120,6 +124,8 @@ export interface CorpusRequest {
   readonly split?: Split | undefined
   /** By source: licence, attribution and terms where its records name none. */
   readonly rights?: { readonly [source: string]: SourceRights } | undefined
+  /** What its sources were when it was planned with: another file is not read under their name. */
+  readonly planned?: Prints | undefined
   /** An empty folder. */
   readonly out: string
   /** Documents read and, of them all, how many there will be (twice each: ranking, writing). */
@@ -134,8 +140,6 @@ interface Wanted {
   readonly language: string
   readonly role: Role
 }
-
-const byCodeUnit = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0)
 
 /** Languages sorted, sources as listed: the order may not hang on the spelling of an object. */
 const wantedOf = ({ train, evaluate }: Pick<CorpusRequest, "train" | "evaluate">): ReadonlyArray<Wanted> =>
@@ -238,17 +242,16 @@ const located = Effect.fnUntraced(function* (request: Places) {
   return { listing, files, unused }
 })
 
-/** By source, the file it is read from and that file's sha256: what of a corpus' outside bears identity. */
 export const fingerprints = Effect.fn("data.fingerprints")(function* (request: Places) {
   const { files } = yield* located(request)
   const sums = new Map<string, string>()
-  const prints: Array<readonly [string, { readonly file: string; readonly sha256: string }]> = []
+  const prints: Array<readonly [string, Prints[string]]> = []
   for (const { source, file } of files) {
     const sha256 = sums.get(file.path) ?? (yield* sha256OfFile(file.path))
     sums.set(file.path, sha256)
     prints.push([source, { file: file.file, sha256 }])
   }
-  return Object.fromEntries(prints)
+  return Object.fromEntries(prints) as Prints
 })
 
 const originOf = ({ repository, commit, files }: DatasetIndex): SourceOrigin => ({
@@ -258,7 +261,7 @@ const originOf = ({ repository, commit, files }: DatasetIndex): SourceOrigin => 
 })
 
 export const buildCorpus = Effect.fn("data.buildCorpus")(function* (request: CorpusRequest) {
-  const { out, progress, split: shares = defaultSplit, rights = {} } = request
+  const { out, progress, split: shares = defaultSplit, rights = {}, planned } = request
   const { listing, files, unused } = yield* located(request)
   const writing = (path: string) => (cause: unknown) => new CorpusUnwritable({ path, problem: problemOf(cause) })
   yield* Effect.tryPromise({ try: () => mkdir(join(out, "documents"), { recursive: true }), catch: writing(out) })
@@ -283,7 +286,9 @@ export const buildCorpus = Effect.fn("data.buildCorpus")(function* (request: Cor
     if (total === 0) return yield* new SourceEmpty({ source, file: file.file })
     const fingerprints = held.subarray(0, total)
     // after the first reading: a file that is refused need not be read to its end
-    const sha256 = yield* sha256OfFile(file.path)
+    const sha256 = yield* sha256OfFile(file.path, true)
+    if (sha256 !== (planned?.[source]?.sha256 ?? sha256))
+      return yield* new SourceUnreadable({ file: file.file, problem: "it was changed since it was planned with" })
     const partOf = role === "evaluate" ? (): Part => "validation" : split(fingerprints, shares)
     if (role === "train") {
       const sizes = { train: 0, validation: 0, holdout: 0 }

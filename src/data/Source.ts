@@ -17,7 +17,7 @@
  * Files are read as streams and believed in nothing: a record is at most `MAX_RECORD` bytes, a field other than `text` `MAX_FIELD`
  * characters, a gzip file may not expand beyond what text can. Memory holds a batch, and 16 to 32 bytes a document to know its id by.
  */
-import { createHash, hash } from "node:crypto"
+import { hash } from "node:crypto"
 import { createReadStream } from "node:fs"
 import { readdir, stat } from "node:fs/promises"
 import { basename, join } from "node:path"
@@ -25,7 +25,11 @@ import { createGunzip } from "node:zlib"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import { because } from "../model/Because.ts"
+import { byCodeUnit } from "../model/ByCodeUnit.ts"
+import { SourceName } from "../model/Corpus.ts"
 import { didYouMean } from "../model/DidYouMean.ts"
+import { fileSum, KeptSums } from "./FileSum.ts"
 import { openParquet } from "./Parquet.ts"
 
 export const noLicense = "NOASSERTION"
@@ -174,12 +178,12 @@ export type SourceError = typeof SourceError.Type
 export const isSourceError = Schema.is(SourceError)
 
 /** Foreign code throws anything; the readers below throw their own errors, which pass. */
-export const sourceErrorOf =
+const sourceErrorOf =
   (file: string) =>
   (cause: unknown): SourceError =>
     isSourceError(cause)
       ? cause
-      : new SourceUnreadable({ file, problem: cause instanceof Error ? cause.message : String(cause) })
+      : because(new SourceUnreadable({ file, problem: cause instanceof Error ? cause.message : String(cause) }), cause)
 
 export interface SourceDocument {
   /** As `documentId` makes it. */
@@ -205,14 +209,12 @@ export interface LocatedSource {
   readonly shared: boolean
 }
 
-const formatOf = (file: string): { readonly stem: string; readonly format: Format } | undefined => {
+export const formatOf = (file: string): { readonly stem: string; readonly format: Format } | undefined => {
   const match = /^(.+)\.(jsonl\.gz|jsonl|parquet|txt)$/.exec(file)
   return match === null ? undefined : { stem: match[1]!, format: match[2] as Format }
 }
 
-/** A source becomes a file name, so it must not climb out of its folder or hide. */
-export const isUsableName = (name: string): boolean =>
-  name.length <= 60 && /^[\p{L}\p{N}_][\p{L}\p{N}_.-]*$/u.test(name)
+const isUsableName = Schema.is(SourceName)
 
 /** Batches of lines without their line feed, numbered from 1; a byte order mark at the start is left out. */
 async function* linesOf(path: string, file: string, zipped: boolean) {
@@ -513,8 +515,6 @@ interface Listing {
   readonly shared: boolean
 }
 
-const byCodeUnit = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0)
-
 /** What lies in a folder, or in one file (which is read through once for its `source` fields). */
 export const list = Effect.fn("data.list")(function* (from: string) {
   return yield* Effect.tryPromise({
@@ -576,17 +576,18 @@ export const find = Effect.fnUntraced(function* (from: string, listing: Listing,
   return located
 })
 
-/** sha256 of a file's bytes. */
-export const sha256OfFile = (path: string): Effect.Effect<string, SourceUnreadable> =>
-  Effect.tryPromise({
-    try: async () => {
-      const hash = createHash("sha256")
-      for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer)
-      return hash.digest("hex")
-    },
-    catch: (cause) =>
-      new SourceUnreadable({ file: path, problem: cause instanceof Error ? cause.message : String(cause) }),
-  })
+/** sha256 of a file's bytes; `fresh`: read to the last of them now. */
+export const sha256OfFile = (path: string, fresh = false): Effect.Effect<string, SourceUnreadable> =>
+  Effect.flatMap(KeptSums, (kept) =>
+    Effect.tryPromise({
+      try: () => fileSum(path, { kept, fresh }),
+      catch: (cause) =>
+        because(
+          new SourceUnreadable({ file: path, problem: cause instanceof Error ? cause.message : String(cause) }),
+          cause,
+        ),
+    }),
+  )
 
 /** The file of a source and the sha256 of its content: what an experiment's key is made of. */
 export const locate = Effect.fn("data.locate")(function* (from: string, source: string) {

@@ -1,83 +1,31 @@
 /**
  * `SHA256SUMS`: one line a file, `<64 hex digits>  <path>`, sorted by path; `sha256sum --check` reads it. The file itself is left
- * out, and the signature, which may be added later and answers for its own bytes.
- *
- * A file is hashed once in a process while it stays the same: the card's table, the statement, the sums and the checks all ask, and a
- * file of weights is gigabytes. It counts as the same while device, inode, size and both times are. A change in the same tick of the
- * file system's clock would not show in these, so what was touched a moment before it was hashed is not remembered.
+ * out, and the signatures, which may be added later and answer for their own bytes.
  */
-import { createHash } from "node:crypto"
-import { type FileHandle, open } from "node:fs/promises"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
+import { fileSum } from "../data/FileSum.ts"
+import { because } from "../model/Because.ts"
+import { byCodeUnit } from "../model/ByCodeUnit.ts"
 import { type ReleaseFileFailed, ReleaseInputUnreadable, SumsMismatch, unreadable, unwritable } from "./ReleaseError.ts"
 import { ENVELOPE } from "./Signature.ts"
+import { BUNDLE } from "./Sigstore.ts"
 
 export const SUMS = "SHA256SUMS"
 
 /** Files without a line. */
-export const unsummed: ReadonlySet<string> = new Set([SUMS, ENVELOPE])
-
-const CHUNK = 1 << 20
-/** Longer than the tick of any file system's clock but FAT's, whose two seconds no release is written on. */
-const TICK_MS = 50
-/** From this size waiting a tick is cheaper than reading again. */
-const LARGE = 1 << 26
-const REMEMBERED = 10_000
-
-const remembered = new Map<string, string>()
-
-const stateOf = async (file: FileHandle) => {
-  const { dev, ino, size, mtimeNs, ctimeNs } = await file.stat({ bigint: true })
-  const changed = Number((mtimeNs > ctimeNs ? mtimeNs : ctimeNs) / 1_000_000n)
-  return { name: `${dev}:${ino}:${size}:${mtimeNs}:${ctimeNs}`, size, changed }
-}
-
-/** Reads ahead while it hashes: disk and processor work at once, in two buffers whatever the size. */
-const hashOpen = async (file: FileHandle): Promise<string> => {
-  const hash = createHash("sha256")
-  let [reading, hashing] = [Buffer.allocUnsafe(CHUNK), Buffer.allocUnsafe(CHUNK)]
-  let next = file.read(reading, 0, CHUNK, null)
-  for (;;) {
-    const { bytesRead } = await next
-    if (bytesRead === 0) return hash.digest("hex")
-    ;[reading, hashing] = [hashing, reading]
-    next = file.read(reading, 0, CHUNK, null)
-    hash.update(hashing.subarray(0, bytesRead))
-  }
-}
-
-const hashFile = async (path: string): Promise<string> => {
-  const file = await open(path, "r")
-  try {
-    const { size, changed } = await stateOf(file)
-    if (size >= LARGE && Date.now() <= changed + TICK_MS) await new Promise((wake) => setTimeout(wake, TICK_MS))
-    const before = await stateOf(file)
-    const settled = Date.now() > before.changed + TICK_MS
-    const known = remembered.get(before.name)
-    if (known !== undefined && settled) return known
-    const sum = await hashOpen(file)
-    if (settled && (await stateOf(file)).name === before.name) {
-      if (remembered.size >= REMEMBERED) remembered.clear()
-      remembered.set(before.name, sum)
-    }
-    return sum
-  } finally {
-    await file.close()
-  }
-}
+export const unsummed: ReadonlySet<string> = new Set([SUMS, ENVELOPE, BUNDLE])
 
 /** Of a file of any size: weights do not fit in one string. */
 export const sha256OfFile = (path: string): Effect.Effect<string, ReleaseInputUnreadable> =>
   Effect.tryPromise({
-    try: () => hashFile(path),
+    try: () => fileSum(path),
     catch: (cause) => {
       const { code, message } = cause as NodeJS.ErrnoException
-      return new ReleaseInputUnreadable({ path, problem: code === "ENOENT" ? "there is no such file" : message })
+      const problem = code === "ENOENT" ? "there is no such file" : message
+      return because(new ReleaseInputUnreadable({ path, problem }), cause)
     },
   })
-
-export const byCodeUnit = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)
 
 /** Paths of all files below a folder, `/` between names, sorted by UTF-16 code unit so that every machine agrees. */
 export const filesBelow = Effect.fnUntraced(function* (folder: string) {

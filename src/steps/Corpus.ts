@@ -10,6 +10,7 @@ import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import type { Prints } from "../data/Corpus.ts"
 import { Corpus, Dataset, type Problem } from "../model/Artifact.ts"
 import { defaultSplit, SourceRights, Split } from "../model/Corpus.ts"
 import { suggestion } from "../model/DidYouMean.ts"
@@ -146,6 +147,7 @@ export const corpus = Step.make("corpus", {
         texts: work.inputs["texts"]?.map(({ path }) => path),
         fallback: embedded,
         out: work.out,
+        planned: (work.outside as { readonly from: Prints } | undefined)?.from,
         progress: (done, total) => work.progress({ done, total, unit: "documents read" }),
       })
       if (leftAlone.length > 0) work.note(`left alone: ${leftAlone.join(", ")}`)

@@ -168,6 +168,26 @@ describe("buildCorpus", () => {
     }),
   )
 
+  it.effect("reads the files that it was planned with, and no others under their names", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporary
+      write(folder, "web", numbered(30, "web"))
+      const request = { from: folder, train: { en: ["web"] }, split: small }
+      const planned = yield* fingerprints(request)
+      assert.deepStrictEqual(
+        (yield* build({ ...request, planned })).inventory.sources[0]!.sha256,
+        planned["web"]!.sha256,
+      )
+      write(folder, "web", numbered(31, "web"))
+      const refusal = yield* Effect.flip(build({ ...request, planned }))
+      assert.match(refusal.message, /web\.jsonl.*it was changed since it was planned with\n {2}hint: /s)
+      assert.strictEqual(
+        (yield* build({ ...request, planned: yield* fingerprints(request) })).inventory.sources.length,
+        1,
+      )
+    }),
+  )
+
   it.effect("finds a source that `from` lacks in the fallback folder", () =>
     Effect.gen(function* () {
       const from = yield* temporary

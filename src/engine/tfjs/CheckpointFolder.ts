@@ -1,11 +1,11 @@
 /** Reading and writing of checkpoint folders (the format is told in `src/model/Checkpoint.ts`), straight from and to shared memory. */
-import { createHash } from "node:crypto"
-import { createReadStream } from "node:fs"
 import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import { fileSum } from "../../data/FileSum.ts"
 import type { Architecture } from "../../model/Architecture.ts"
+import { because } from "../../model/Because.ts"
 import { CheckpointState, checkpointName } from "../../model/Checkpoint.ts"
 import { canonicalJson } from "../../model/Digest.ts"
 import { CheckpointUnreadable } from "../Engine.ts"
@@ -19,22 +19,19 @@ const MOMENTS = ["exp_avg", "exp_avg_sq"] as const
 const words = (error: unknown): string => (error instanceof Error ? error.message : String(error))
 
 const unreadable = (path: string) => (error: unknown) =>
-  new CheckpointUnreadable({
-    path,
-    problem: error instanceof Safetensors.SafetensorsUnreadable ? error.problem : words(error),
-  })
+  because(
+    new CheckpointUnreadable({
+      path,
+      problem: error instanceof Safetensors.SafetensorsUnreadable ? error.problem : words(error),
+    }),
+    error,
+  )
 
 export const readState = (path: string): Effect.Effect<CheckpointState, CheckpointUnreadable> =>
   Effect.tryPromise({ try: () => readFile(join(path, "state.json"), "utf8"), catch: unreadable(path) }).pipe(
     Effect.flatMap(Schema.decodeUnknownEffect(Schema.fromJsonString(CheckpointState))),
     Effect.mapError(unreadable(path)),
   )
-
-const sha256OfFile = async (path: string): Promise<string> => {
-  const hash = createHash("sha256")
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Uint8Array)
-  return hash.digest("hex")
-}
 
 /** Fills flat vectors from a file whose tensors are named `<name><suffix>`; every one of them must be there, and nothing else. */
 const readFlat = Effect.fnUntraced(function* (
@@ -61,7 +58,7 @@ const readFlat = Effect.fnUntraced(function* (
   }).pipe(Effect.mapError(unreadable(path)))
   for (const name of expected.keys())
     if (!found.has(name)) return yield* new CheckpointUnreadable({ path, problem: `${file}: \`${name}\` is missing` })
-  const actual = yield* Effect.tryPromise({ try: () => sha256OfFile(join(path, file)), catch: unreadable(path) })
+  const actual = yield* Effect.tryPromise({ try: () => fileSum(join(path, file), { fresh: true }), catch: unreadable(path) })
   if (actual !== sha256)
     return yield* new CheckpointUnreadable({
       path,
