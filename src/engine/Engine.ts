@@ -27,6 +27,9 @@ export interface TokenSequence {
   readonly ids: ArrayLike<number>
 }
 
+/** Losses that the next one is held against: a jump over their mean is a training that has gone wrong. */
+export const SPIKE_WINDOW = 50
+
 export interface TrainRequest {
   readonly architecture: Architecture
   /** Fresh weights drawn from `seed`, or a checkpoint folder with moments. */
@@ -42,7 +45,7 @@ export interface TrainRequest {
   readonly endStep: number
   readonly schedule: LrSchedule
   readonly optimizer: Optimizer
-  /** Losses of the steps before, oldest first: what a jump of the loss is told by, after an interruption as without one. */
+  /** Losses of the steps before, oldest first, `SPIKE_WINDOW` of them at most: what a jump of the loss is told by, after an interruption as without one. */
   readonly recentLosses?: ReadonlyArray<number>
   /** After these many steps a checkpoint `step_<n>` is written below `checkpoints`, whole or absent. */
   readonly checkpoints: { readonly folder: string; readonly at: ReadonlyArray<number>; readonly moments: boolean }
@@ -156,8 +159,11 @@ export class EngineFailed extends Schema.TaggedError<EngineFailed>()("EngineFail
   doing: Schema.String,
   problem: Schema.String,
   hint: Schema.String,
-  /** What became of a worker, for who wants to act on it: gone, silent, saying what is no answer, short of memory, of another version. */
-  kind: Schema.optionalKey(Schema.Literals(["absent", "died", "hung", "rubbish", "memory", "version"])),
+  /**
+   * What became of a worker, for who wants to act on it: gone, silent, saying what is no answer, short of memory, of another version; or
+   * `refused`: it is well, and was asked what cannot be done.
+   */
+  kind: Schema.optionalKey(Schema.Literals(["absent", "died", "hung", "rubbish", "memory", "version", "refused"])),
   /** What a worker last said to people. */
   lastLines: Schema.optionalKey(Schema.Array(Schema.String)),
 }) {

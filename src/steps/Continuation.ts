@@ -13,6 +13,7 @@ import { type Architecture, tensors } from "../model/Architecture.ts"
 import { type CheckpointState, checkpointName } from "../model/Checkpoint.ts"
 import { canonicalJson } from "../model/Digest.ts"
 import { Weights } from "../release/gguf/Source.ts"
+import { sync } from "../store/Files.ts"
 
 /** What was taken over, and how it looks with a context of these many tokens. */
 export const pretrainedWith = Effect.fn("pretrainedWith")(function* (folder: string, context: number) {
@@ -67,7 +68,11 @@ export const writeStart = Effect.fn("writeStart")(function* (folder: string, pre
     ...state,
     ...{ step: 0, tokensSeen: 0, rowCursor: 0, modelSha256: model.sha256, optimizerSha256: optimizer.sha256 },
   }
-  writeFileSync(join(beside, "state.json"), `${canonicalJson(whole)}\n`)
+  const about = join(beside, "state.json")
+  writeFileSync(about, `${canonicalJson(whole)}\n`)
+  // whoever finds the folder believes it: all of it is on disk before it has its name
+  yield* sync([about], [beside])
   renameSync(beside, path)
+  yield* sync([], [folder])
   return path
 })

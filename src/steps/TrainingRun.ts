@@ -31,12 +31,12 @@ import * as Stream from "effect/Stream"
 import { readTokens } from "../data/Pack.ts"
 import { writeOrder } from "../data/RowOrder.ts"
 import { loadTokenizer } from "../data/Tokenizer.ts"
-import { Engine, type TrainEvent } from "../engine/Engine.ts"
+import { Engine, SPIKE_WINDOW, type TrainEvent } from "../engine/Engine.ts"
 import { notedEvents, unheard } from "../engine/NotedEvents.ts"
 import { scoreDocuments, validationMetrics } from "../evaluation/Losses.ts"
-import { probesOf } from "../evaluation/Probe.ts"
+import { probesOf, SAMPLE_TOKENS } from "../evaluation/Probe.ts"
 import { complete, parameterCount, type Shape } from "../model/Architecture.ts"
-import { checkpointName, type Optimizer } from "../model/Checkpoint.ts"
+import { checkpointName, type Optimizer, RESUME_SECONDS } from "../model/Checkpoint.ts"
 import type { LrSchedule } from "../model/LrSchedule.ts"
 import type { ProbeGeneration, StepMetrics, ValidationMetrics } from "../model/Report.ts"
 import type { Work } from "../plan/Work.ts"
@@ -63,9 +63,6 @@ export interface Stretch {
 }
 
 const TELEMETRY = ["metrics.jsonl", "eval_metrics.jsonl", "probe_generations.jsonl"]
-const RESUME_SECONDS = 120
-/** Of the greedy continuations that telemetry keeps. */
-export const SAMPLE_TOKENS = 32
 
 const lines = (path: string): ReadonlyArray<{ readonly step: number }> => {
   if (!existsSync(path)) return []
@@ -76,6 +73,10 @@ const lines = (path: string): ReadonlyArray<{ readonly step: number }> => {
     .filter((line) => line !== "")
     .map((line) => JSON.parse(line))
 }
+
+/** The last step that telemetry has whole. */
+const reachedIn = (folder: string, startStep: number): number =>
+  lines(join(folder, "metrics.jsonl")).at(-1)?.step ?? startStep
 
 /** Keeps telemetry up to `step`; what lies beyond will be written again. */
 const cutTelemetry = (folder: string, step: number): void => {
@@ -106,7 +107,7 @@ const beginning = Effect.fnUntraced(function* (work: Work, stretch: Stretch) {
   const checkpoints = join(work.out, "checkpoints")
   const resume = join(work.scratch, "resume")
   const fresh: Beginning = { step: stretch.startStep, path: stretch.parent }
-  const reached = Math.max(stretch.startStep, ...lines(join(work.out, "metrics.jsonl")).map((line) => line.step))
+  const reached = reachedIn(work.out, stretch.startStep)
   const own = [checkpoints, resume]
     .flatMap((folder) => stepsIn(folder).map((step) => ({ step, path: join(folder, checkpointName(step)) })))
     .filter(({ step, path }) => step <= reached && step <= stretch.endStep && canGoOn(path))
@@ -229,7 +230,7 @@ const hear = Effect.fnUntraced(function* <E>(
   record: (event: TrainEvent) => Effect.Effect<void, E>,
 ) {
   if (!existsSync(work.out)) return
-  const reached = Math.max(stretch.startStep, ...lines(join(work.out, "metrics.jsonl")).map((line) => line.step))
+  const reached = reachedIn(work.out, stretch.startStep)
   const events = unheard(notedEvents(join(work.scratch, "resume")), reached, stretch.startStep)
   if (events[0] === undefined) return
   cutTelemetry(work.out, events[0].step - 1)
@@ -303,7 +304,9 @@ export const trainingRun = Effect.fn("trainingRun")(function* (work: Work, stret
       endStep: stretch.endStep,
       schedule: stretch.schedule,
       optimizer: stretch.optimizer,
-      recentLosses: lines(join(work.out, "metrics.jsonl")).map((line) => (line as StepMetrics).loss),
+      recentLosses: lines(join(work.out, "metrics.jsonl"))
+        .slice(-SPIKE_WINDOW)
+        .map((line) => (line as StepMetrics).loss),
       checkpoints: {
         folder: join(work.out, "checkpoints"),
         at: stretch.keep.filter((step) => step > from.step),

@@ -18,6 +18,7 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import type { Architecture } from "../../model/Architecture.ts"
+import { because } from "../../model/Because.ts"
 import type { CheckpointState } from "../../model/Checkpoint.ts"
 import { greedy } from "../../model/Decoding.ts"
 import { lrAt } from "../../model/LrSchedule.ts"
@@ -30,6 +31,7 @@ import {
   type GenerateRequest,
   type LossesRequest,
   type ProbeRequest,
+  SPIKE_WINDOW,
   type TokenSequence,
   type TrainEvent,
   TrainingDiverged,
@@ -52,7 +54,6 @@ export interface Settings {
 
 /** A loss this far above the mean of the last steps is not noise any more. */
 const SPIKE_NATS = 3
-const SPIKE_WINDOW = 50
 const SPIKE_SEEN = 20
 /** Tokens of a portion of work that one worker takes at a time. */
 const PORTION_TOKENS = 4096
@@ -70,14 +71,17 @@ const make = (settings: Settings) =>
     )
 
     const failed = (doing: string) => (error: unknown) =>
-      new EngineFailed({
-        engine: numerics.name,
-        doing,
-        problem: words(error),
-        hint: /GiB|memory|bytes/.test(words(error))
-          ? "use a smaller model or batch, or the torch engine"
-          : "run `exp doctor`; run again with `EXP_WORKERS=1` to see whether threads matter",
-      })
+      because(
+        new EngineFailed({
+          engine: numerics.name,
+          doing,
+          problem: words(error),
+          hint: /GiB|memory|bytes/.test(words(error))
+            ? "use a smaller model or batch, or the torch engine"
+            : "run `exp doctor`; run again with `EXP_WORKERS=1` to see whether threads matter",
+        }),
+        error,
+      )
     const attempt = <A>(doing: string, run: (signal: AbortSignal) => Promise<A>): Effect.Effect<A, EngineFailed> =>
       Effect.tryPromise({ try: run, catch: failed(doing) })
 
@@ -99,7 +103,7 @@ const make = (settings: Settings) =>
     })
 
     const refuse = (doing: string, problem: string, hint: string) =>
-      Effect.fail(new EngineFailed({ engine: numerics.name, doing, problem, hint }))
+      Effect.fail(new EngineFailed({ engine: numerics.name, doing, problem, hint, kind: "refused" }))
     const checkIds = (doing: string, name: string, ids: ArrayLike<number>, vocabulary: number) => {
       for (let i = 0; i < ids.length; i++)
         if (!(Number.isInteger(ids[i]) && ids[i]! >= 0 && ids[i]! < vocabulary))
