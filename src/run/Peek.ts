@@ -22,6 +22,8 @@ export interface Survey {
   readonly standing: ReadonlyMap<string, Standing>
   /** By fan-out, its body as copied for each item, where the store already knows the items. */
   readonly copies: ReadonlyMap<string, ReadonlyArray<Node>>
+  /** By step, what of the world it is made of, where it is of any. */
+  readonly outside: ReadonlyMap<string, Manifest["outside"]>
   /** By step, what its inputs turned out to be. */
   readonly inputs: ReadonlyMap<string, Readonly<Record<string, ReadonlyArray<InputRecord>>>>
 }
@@ -32,6 +34,7 @@ export const survey = Effect.fn("survey")(function* (nodes: ReadonlyArray<Node>)
   const standing = new Map<string, Standing>()
   const copies = new Map<string, ReadonlyArray<Node>>()
   const given = new Map<string, Readonly<Record<string, ReadonlyArray<InputRecord>>>>()
+  const world = new Map<string, Manifest["outside"]>()
   const known = new Map<string, ReadonlyArray<InputRecord>>()
   const manifests = new Map<string, Manifest>()
 
@@ -85,6 +88,7 @@ export const survey = Effect.fn("survey")(function* (nodes: ReadonlyArray<Node>)
         node.definition.outside === undefined ? undefined : yield* lookOutside(node, node.definition.outside, inputs)
       if (outside instanceof OutsideUnknown)
         return void standing.set(node.id, { _tag: "NotKnownYet", lacks: outside.lacks })
+      world.set(node.id, outside as Manifest["outside"])
       const { artifact, identity } = keyOf(node, inputs, (name) => manifests.get(name)!, outside, numerics)
       const manifest = yield* store.find(artifact)
       if (manifest === undefined) return void standing.set(node.id, { _tag: "WillRun", artifact })
@@ -110,7 +114,7 @@ export const survey = Effect.fn("survey")(function* (nodes: ReadonlyArray<Node>)
     })
 
   yield* Effect.forEach(nodes, look, { discard: true })
-  return { standing, copies, inputs: given } satisfies Survey
+  return { standing, copies, outside: world, inputs: given } satisfies Survey
 })
 
 /** For whoever may not need it, or shares it with others. */

@@ -10,8 +10,8 @@ import type { Node } from "../plan/Plan.ts"
 import type { Manifest } from "../store/Manifest.ts"
 import { Store } from "../store/Store.ts"
 import { codeDigest } from "./Code.ts"
+import { withoutCopy } from "./FanOut.ts"
 import { type Field, fields, type Making } from "./Fields.ts"
-import { madeWith } from "./Key.ts"
 import { oneByOne, survey } from "./Peek.ts"
 
 interface Named {
@@ -43,8 +43,6 @@ export type Reason = Named &
     | { readonly _tag: "Unseen"; readonly of: string; readonly lacks: string }
   )
 
-const withoutCopy = (id: string): string => id.replaceAll(/\[\d+\]/g, "")
-
 /** Steps that a word means: an id, a label or a kind. */
 const named = (steps: ReadonlyArray<Node>, word: string): ReadonlyArray<Node> => {
   for (const is of [
@@ -71,7 +69,7 @@ export class NoSuchStep extends Schema.TaggedError<NoSuchStep>()("NoSuchStep", {
 export const why = Effect.fn("Why.why")(function* (nodes: ReadonlyArray<Node>, word: string) {
   const store = yield* Store
   const { numerics } = yield* Engine
-  const { standing, copies, inputs } = yield* survey(nodes)
+  const { standing, copies, outside, inputs } = yield* survey(nodes)
   const all = oneByOne(nodes, copies)
   // a fan-out whose items are known is its copies
   const unfolded = (node: Node): ReadonlyArray<Node> => copies.get(node.id)?.flatMap(unfolded) ?? [node]
@@ -102,25 +100,18 @@ export const why = Effect.fn("Why.why")(function* (nodes: ReadonlyArray<Node>, w
     return seen
   }
 
-  const makingOf = (node: Node) =>
-    Effect.gen(function* () {
-      const { definition } = node
-      const outside =
-        definition.outside === undefined
-          ? undefined
-          : ((yield* definition.outside(
-              node.params,
-              madeWith(inputs.get(node.id)!, (artifact) => manifests.get(artifact)!),
-            ) as Effect.Effect<unknown, unknown>) as Manifest["outside"])
-      return {
-        kind: definition.kind,
-        version: definition.version,
-        params: node.params,
-        inputs: inputs.get(node.id)!,
-        ...(outside !== undefined && { outside }),
-        ...(definition.computes && { engine: numerics }),
-      } satisfies Making
-    })
+  const makingOf = (node: Node): Making => {
+    const { definition } = node
+    const world = outside.get(node.id)
+    return {
+      kind: definition.kind,
+      version: definition.version,
+      params: node.params,
+      inputs: inputs.get(node.id)!,
+      ...(world !== undefined && { outside: world }),
+      ...(definition.computes && { engine: numerics }),
+    }
+  }
 
   const reasonFor = (node: Node) =>
     Effect.gen(function* () {
@@ -152,7 +143,7 @@ export const why = Effect.fn("Why.why")(function* (nodes: ReadonlyArray<Node>, w
         problem = said
       })
       if (problem !== undefined) return { ...own, _tag: "Damaged", artifact, problem } satisfies Reason
-      const making = yield* makingOf(node)
+      const making = makingOf(node)
       const nearest = [...manifests.values()]
         .filter(({ kind }) => kind === definition.kind)
         .map((manifest) => ({ manifest, fields: fields(manifest, making, manifests, definition.wholeSelection ?? []) }))

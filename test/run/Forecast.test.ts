@@ -206,6 +206,7 @@ describe("the texts of a plan", () => {
     const seen = {
       standing: new Map([[pack.id, { _tag: "Cached", artifact: "pack-1", code: "" } as const]]),
       copies: new Map(),
+      outside: new Map(),
       inputs: new Map(),
     }
     const { corpus, steps } = forecastOn(nodes, seen, {
