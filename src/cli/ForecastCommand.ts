@@ -7,7 +7,7 @@ import { existsSync } from "node:fs"
 import { extname, join, resolve } from "node:path"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
-import type { Asked } from "../engine/Engines.ts"
+import { type Asked, settingsOf } from "../engine/Engines.ts"
 import type { Node } from "../plan/Plan.ts"
 import { keep } from "../run/Calibration.ts"
 import { circumstances } from "../run/Circumstances.ts"
@@ -47,7 +47,7 @@ export const forecast = Effect.fn("exp forecast")(function* (settings: ForecastS
     runs,
     numerics: engine.numerics,
     machine: thisMachine(),
-    settings: engine.machine,
+    settings: settingsOf(engine),
     rates,
     pathOf: (artifact) => join(runs, "store", artifact),
   })
@@ -78,6 +78,7 @@ const measure = Effect.fnUntraced(function* (
       rowsPerStep: Math.max(1, ...rows),
       texts: Math.max(1, ...texts),
       device,
+      scratch: resolve(runs, ".cache", "scratch"),
       note: (text) => {
         if (!json) process.stderr.write(`measuring: ${text}\n`)
       },

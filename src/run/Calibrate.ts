@@ -1,20 +1,21 @@
 /**
  * Measures an engine on this machine for some seconds: optimizer steps of the shape that is asked about, on tokens drawn at random,
  * then measuring and drawing with the checkpoint they leave. It asks for nothing that a run would not ask for, so any engine can be
- * measured; what it writes lies in a temporary folder and goes.
+ * measured; what it writes lies on the disk of the runs, whose pace it is to tell, and goes.
  */
 import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs"
-import { loadavg, tmpdir } from "node:os"
+import { loadavg } from "node:os"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { Engine, type TrainEvent } from "../engine/Engine.ts"
 import { type DeviceReading, Telemetry } from "../engine/Telemetry.ts"
-import { type Architecture, trainingFlopsPerToken } from "../model/Architecture.ts"
+import { type Architecture, parameterCount, trainingFlopsPerToken } from "../model/Architecture.ts"
 import { defaultOptimizer } from "../model/Checkpoint.ts"
 import type { TokensIndex } from "../model/Corpus.ts"
 import { standardPresets } from "../model/Decoding.ts"
 import { stream } from "../model/Random.ts"
+import { requireDisk } from "../store/Disk.ts"
 import type { Calibration } from "./Calibration.ts"
 import { energyMeter } from "./Power.ts"
 
@@ -24,6 +25,8 @@ export interface CalibrateRequest {
   readonly device: string
   /** Texts drawn at once, as the plan's largest step has them. */
   readonly texts: number
+  /** Folder on the disk that runs write to; what is left there is nothing. */
+  readonly scratch: string
   readonly note: (text: string) => void
 }
 
@@ -52,8 +55,13 @@ export const calibrate = Effect.fn("calibrate")(function* (request: CalibrateReq
   const shape = { ...architecture, layers }
   if (layers < architecture.layers)
     note(`${layers} of ${architecture.layers} layers are measured: all of them would take minutes`)
+  // a checkpoint, and a resume point beside it with moments
+  yield* requireDisk(request.scratch, 4 * 4 * parameterCount(shape))
   const folder = yield* Effect.acquireRelease(
-    Effect.sync(() => mkdtempSync(join(tmpdir(), "exp-calibration-"))),
+    Effect.sync(() => {
+      mkdirSync(request.scratch, { recursive: true })
+      return mkdtempSync(join(request.scratch, "calibration-"))
+    }),
     (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true })),
   )
   const spells = spellsFor(request.rowsPerStep, rowSeconds(layers))

@@ -31,13 +31,16 @@ const some: Calibration = {
 describe("a calibration", () => {
   it("is measured by asking the engine for what a run asks for, and leaves nothing behind", async () => {
     const notes: Array<string> = []
+    const scratch = join(temporaryFolder(), "scratch")
     const measured = await calibrate({
       architecture,
       rowsPerStep: 4,
       texts: 3,
       device: some.device,
+      scratch,
       note: (text) => void notes.push(text),
     }).pipe(Effect.provide(layerWith({ workers: 1 })), Effect.runPromise)
+    assert.deepStrictEqual(fs.readdirSync(scratch), [])
     assert.deepInclude(measured, { engine: numerics, device: some.device, architecture })
     for (const rate of ["perRow", "measuredTokensPerSecond", "drawnTokensPerSecond", "writtenBytesPerSecond"] as const)
       assert.isAbove(measured[rate], 0)
