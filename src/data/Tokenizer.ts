@@ -16,6 +16,7 @@ import { readFile, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import { because } from "../model/Because.ts"
 import type { Vocabulary } from "./BpeTrainer.ts"
 import {
   byteOfSymbol,
@@ -498,11 +499,14 @@ export const loadTokenizer = Effect.fn("data.loadTokenizer")(function* (folder: 
       return await tokenizerOf(json, config)
     },
     catch: (cause) =>
-      new TokenizerUnreadable({ path: folder, problem: cause instanceof Error ? cause.message : String(cause) }),
+      because(
+        new TokenizerUnreadable({ path: folder, problem: cause instanceof Error ? cause.message : String(cause) }),
+        cause,
+      ),
   })
 })
 
-/** F10 over some texts: characters are code points, words are cut at white space, tokens come without specials. */
+/** Over some texts: characters are code points, words are cut at white space, tokens come without specials. */
 export interface TokenizerFigures {
   readonly documents: number
   readonly bytes: number

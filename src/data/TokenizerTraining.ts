@@ -6,7 +6,7 @@
  * | `tokenizer.json`          | the tokenizer, for every reader of Hugging Face files                             |
  * | `tokenizer_config.json`   | class, special tokens and, once known, the longest input                          |
  * | `special_tokens_map.json` | which transformers 5 no longer reads and others do                                |
- * | `tokenizer_report.json`   | `TokenizerReport`: what it was trained on, and F10 by language and source          |
+ * | `tokenizer_report.json`   | `TokenizerReport`: what it was trained on, and its figures by language and source          |
  */
 import { writeFile } from "node:fs/promises"
 import { join } from "node:path"

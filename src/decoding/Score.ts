@@ -1,5 +1,5 @@
 /**
- * Which decoding preset writes most like people do (F20 of the metric definitions). For each of log-probability per token under the
+ * Which decoding preset writes most like people do (`docs/metrics.md`). For each of log-probability per token under the
  * untempered model, distinct_2 per sample, rep_4 and language consistency
  *
  *     z = |mean(generated) − mean(real)| / sd(real),   score = −mean of the z,

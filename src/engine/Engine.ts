@@ -83,7 +83,7 @@ export type TrainEvent =
 
 export interface DocumentLoss {
   readonly id: string
-  /** Sum of −log p over all targets (every token but the first), nats. Documents longer than the context are cut into windows (F1). */
+  /** Sum of −log p over all targets (every token but the first), nats. Documents longer than the context are cut into windows (`docs/metrics.md`). */
   readonly nll: number
   readonly tokens: number
   /** The same without special targets: what bits per byte are made of. */

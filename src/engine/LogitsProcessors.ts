@@ -1,6 +1,6 @@
 /**
  * From the logits of one position to the next token, exactly as Hugging Face `transformers` does it (generation/utils.py,
- * `_get_logits_processor`, and generation/logits_process.py of 4.57 and 5.23; F7 of the metric definitions):
+ * `_get_logits_processor`, and generation/logits_process.py of 4.57 and 5.23):
  *
  * 1. repetition penalty: every id that occurs in prompt or text so far, once however often it occurs: s < 0 ? s·r : s/r;
  * 2. no-repeat n-gram: every token that followed the current (n−1)-suffix anywhere before is banned;

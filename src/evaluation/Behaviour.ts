@@ -1,5 +1,5 @@
 /**
- * How a model behaves when it writes freely (F6 of the metric definitions): on generated tokens only, specials stripped, each sample
+ * How a model behaves when it writes freely (`docs/metrics.md`): on generated tokens only, specials stripped, each sample
  * first, then the set, with n and a 95% interval: Wilson's for shares of samples, the bootstrap's for means.
  *
  * A sample that a question cannot be put to (no bigram, no clear language) has `null` there and is left out of that mean, so that

@@ -1,5 +1,5 @@
 /**
- * Intervals and tests by the stratified bootstrap (F4 of the metric definitions): whole units, documents or prompts, are drawn with
+ * Intervals and tests by the stratified bootstrap (`docs/metrics.md`): whole units, documents or prompts, are drawn with
  * replacement within their stratum (source or language), never tokens, because the tokens of a document are not independent.
  *
  * Every statistic here is f(Σ_k w_k · Σ numerator / Σ denominator): source losses, mixes of them, rates, means. So a resample is

@@ -1,5 +1,5 @@
 /**
- * Which candidate won, and what that is worth (F4 of the metric definitions): the winner is paired with each rival on the same
+ * Which candidate won, and what that is worth (`docs/metrics.md`): the winner is paired with each rival on the same
  * documents (or prompts), 10,000 stratified resamples give the interval and p of the difference, Holm's correction guards against
  * many rivals, and whoever is not told apart at 0.05 is tied with the winner. The winner among ties is the one with the better
  * figure, and the words say that this is all that speaks for it.

@@ -1,5 +1,5 @@
 /**
- * How far a changed model is from what it was made from, token by token: F9 of the metric definitions, as llama.cpp's `perplexity
+ * How far a changed model is from what it was made from, token by token, as llama.cpp's `perplexity
  * --kl-divergence` prints it, over every target of whole documents where that tool takes the second halves of chunks of 512.
  *
  * Numbers in fp64 from fp32 logits; there is no base file, so none of the floor of 16 bits that such a file has.

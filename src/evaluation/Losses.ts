@@ -1,5 +1,5 @@
 /**
- * From losses of documents to losses of sources, languages and the mix (F1–F4 of the metric definitions). Logarithms are natural,
+ * From losses of documents to losses of sources, languages and the mix (`docs/metrics.md`). Logarithms are natural,
  * sums fp64; a loss is Σ nll / Σ tokens over documents, never a mean of means; a perplexity is the exponential of a loss.
  *
  * `val_loss_mixed` weighs sources, not tokens, so it always travels with its weights: 4.80 with English at 0.99 and 4.80 with English

@@ -1,30 +1,9 @@
 /**
- * Probes: a prompt, the word that should follow, and how likely the model finds it (F5 of the metric definitions). Two of each
- * language, one factual and one procedural; English and Italian are those of the 1gpu-llm Small EN/IT release, so that figures
- * can be laid side by side.
+ * How likely a model finds the word that should follow a probe's prompt (`docs/metrics.md`).
  */
 import type { ProbeResult } from "../engine/Engine.ts"
+import type { Probe } from "../model/Probe.ts"
 import type { ProbeReport } from "../model/Report.ts"
-
-export interface Probe {
-  readonly language: string
-  readonly kind: "factual" | "procedural"
-  readonly prompt: string
-  readonly expected: string
-}
-
-const probes: ReadonlyArray<Probe> = [
-  { language: "en", kind: "factual", prompt: "The capital of Italy is", expected: "Rome" },
-  { language: "en", kind: "procedural", prompt: "A small language model should", expected: "be" },
-  { language: "it", kind: "factual", prompt: "La capitale d'Italia è", expected: "Roma" },
-  { language: "it", kind: "procedural", prompt: "Un piccolo modello linguistico dovrebbe", expected: "essere" },
-  { language: "pl", kind: "factual", prompt: "Stolicą Włoch jest", expected: "Rzym" },
-  { language: "pl", kind: "procedural", prompt: "Mały model językowy powinien", expected: "być" },
-]
-
-/** Probes of these languages, in the order of the languages; a language without any has none. */
-export const probesOf = (languages: ReadonlyArray<string>): ReadonlyArray<Probe> =>
-  languages.flatMap((language) => probes.filter((probe) => probe.language === language))
 
 /** `encode` without special tokens. */
 export type Encode = (text: string) => ReadonlyArray<number>

@@ -146,7 +146,7 @@ export interface TensorSpec {
   readonly shape: ReadonlyArray<number>
   /** Decoupled weight decay applies to matrices only: embeddings and projections, not biases and norms. */
   readonly decayed: boolean
-  /** Initial values: standard deviation of a normal, or a constant (F19 of the metric definitions; GPT-2's scaled residual init). */
+  /** Initial values: standard deviation of a normal, or a constant (GPT-2's scaled residual init). */
   readonly init: { readonly normal: number } | { readonly constant: number }
 }
 

@@ -26,6 +26,9 @@ export const Optimizer = Schema.Struct({
 export type Optimizer = typeof Optimizer.Type
 export const defaultOptimizer: Optimizer = { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1 }
 
+/** So much of a training is lost at most when it is interrupted between two checkpoints that are kept. */
+export const RESUME_SECONDS = 120
+
 export const CheckpointState = Schema.Struct({
   /** Optimizer steps taken: the next step to take has this index. */
   step: Natural,

@@ -27,6 +27,12 @@ import * as Schema from "effect/Schema"
 
 const Natural = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
+/** A source becomes a file name, so it must not climb out of its folder or hide. */
+export const SourceName = Schema.String.check(
+  Schema.isMaxLength(60),
+  Schema.isPattern(/^[\p{L}\p{N}_][\p{L}\p{N}_.-]*$/u, { message: "expected letters, digits, `_`, `-` and `.`" }),
+)
+
 /** `train`: chosen from, learned from. `validation`: every choice is made on it. `holdout`: read once, for the winner alone. */
 export const Part = Schema.Literals(["train", "validation", "holdout"])
 export type Part = typeof Part.Type

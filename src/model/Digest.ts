@@ -6,6 +6,7 @@
  * rather than spelled in some way: two values that mean different things must never share a digest.
  */
 import { createHash } from "node:crypto"
+import { byCodeUnit } from "./ByCodeUnit.ts"
 
 export class NotCanonical extends Error {
   override readonly name = "NotCanonical"
@@ -26,7 +27,7 @@ export const canonicalJson = (value: unknown, path = "$"): string => {
       throw new NotCanonical(`${path} is a ${prototype.constructor?.name ?? "class instance"}, not plain data`)
     const entries = Object.entries(value)
       .filter(([, member]) => member !== undefined)
-      .sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0))
+      .sort(([a], [b]) => byCodeUnit(a, b))
     return `{${entries.map(([key, member]) => `${JSON.stringify(key)}:${canonicalJson(member, `${path}.${key}`)}`).join(",")}}`
   }
   throw new NotCanonical(`${path} is a ${typeof value}: it has no JSON spelling`)

@@ -1,12 +1,13 @@
 /**
- * The names under which figures are computed, compared, printed and released, and which way each is better. One meaning a name:
+ * The names under which figures are computed, compared, printed and released, and which way each is better. One meaning a name, told
+ * exactly in `docs/metrics.md`:
  *
  * | metric                                        | what                                                                          |
  * |-----------------------------------------------|-------------------------------------------------------------------------------|
- * | `loss_<source>`                               | nats per token of one source (F2)                                             |
+ * | `loss_<source>`                               | nats per token of one source                                                  |
  * | `val_loss_<lang>`, `ppl_<lang>`               | the same over the training sources of a language, and its exponential         |
  * | `bpb_<lang>`                                  | bits per UTF-8 byte of text; specials have neither nats nor bytes             |
- * | `val_loss_mixed`, `ppl_mixed`                 | weighted sum of source losses (F3), and its exponential                       |
+ * | `val_loss_mixed`, `ppl_mixed`                 | weighted sum of source losses, and its exponential                            |
  * | `loop_rate`, `repeated_4gram_rate`            | share of generated samples that end in a loop, that repeat any token 4-gram   |
  * | `rep_4`                                       | repeated share of a sample's 4-grams, mean over samples                       |
  * | `distinct_2`, `distinct_2_mean`               | distinct share of bigrams: of the whole set; per sample, mean over samples    |
@@ -15,7 +16,7 @@
  * | `language_switch_rate_mean`                   | share of 12-word windows in another declared language, mean over samples      |
  * | `undetermined_rate`                           | share of samples whose language is not clear                                  |
  * | `log_probability_mean`                        | nats per generated token under the untempered model, mean over samples        |
- * | `decoding_score`                              | F20: how near to real text a decoding preset writes                           |
+ * | `decoding_score`                              | how near to real text a decoding preset writes                                |
  */
 
 const behaviour = {

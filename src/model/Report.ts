@@ -153,7 +153,7 @@ export type HoldoutReport = typeof HoldoutReport.Type
 export const LeaderboardRow = Schema.Struct({
   preset: Schema.String,
   rank: Schema.Int,
-  /** F20: minus the mean of the z-terms; null when the preset was ruled out. */
+  /** Minus the mean of the z-terms; null when the preset was ruled out. */
   score: Schema.NullOr(Schema.Finite),
   ruled_out: Schema.Boolean,
   /** |mean(generated) − mean(real)| / sd(real), by term. */
@@ -225,8 +225,8 @@ export const ProbeGeneration = Schema.Struct({
 export type ProbeGeneration = typeof ProbeGeneration.Type
 
 /**
- * Of one language, or of `all`: what a quantised file costs beside the weights it was made from, over the same tokens (F9). Intervals
- * are ± 1.96 of F9's uncertainties; `n` counts tokens.
+ * Of one language, or of `all`: what a quantised file costs beside the weights it was made from, over the same tokens. Intervals
+ * are ± 1.96 of llama.cpp's uncertainties; `n` counts tokens.
  */
 export const QuantisationLoss = Schema.Struct({
   ppl: Measured,

@@ -28,7 +28,7 @@ describe("divergence", () => {
     expect(tokenDivergence(Float32Array.of(0, -15), Float32Array.of(0, -300), 0).kld).toBeGreaterThan(8e-5)
   })
 
-  it("is summed up with F9's uncertainties", () => {
+  it("is summed up with llama.cpp's uncertainties", () => {
     const nll = [1, 2, 3, 6]
     const baseNll = [1, 2.5, 2, 5]
     const kld = [0.1, 0.4, 0.2, 0.3]

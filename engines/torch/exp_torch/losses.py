@@ -1,15 +1,14 @@
-"""Losses of documents, as `measure` of `src/engine/tfjs/TfjsEngine.ts` defines them (F1 of the metric definitions)."""
+"""Losses of documents, as `measure` of `src/engine/tfjs/TfjsEngine.ts` defines them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .generate import check_ids
-from .inference import Inference, Watch, ready
+from .inference import Inference, Watch, check_ids, in_groups, ready, rows_at_once
 from .model import Decoder
 from .processors import log_normaliser
 
@@ -18,8 +17,6 @@ _DOING = "measuring losses"
 SPECIALS = (0, 1, 2)
 """What `textNll` leaves out where a request does not say: the first ids of this project's tokenizers."""
 
-_ROWS = {"cpu": 4096, "cuda": 32768}
-"""Tokens that go through the layers at once."""
 _LOGIT_BYTES = {True: 16 << 20, False: 1 << 30}
 """Of the logits held at once, on a CPU and elsewhere."""
 
@@ -32,14 +29,10 @@ def answer(request: dict[str, Any], session: Any) -> list[dict[str, Any]]:
 
 
 def measure(
-    model: Decoder,
-    architecture: dict[str, Any],
-    documents: Sequence[dict[str, Any]],
-    specials: Iterable[int],
-    session: Any = None,
+    model: Decoder, documents: Sequence[dict[str, Any]], specials: Iterable[int]
 ) -> list[dict[str, Any]]:
-    """The same for a model as it is now; `session` is told how far it is, if there is one."""
-    return _measure(Inference(model), documents, specials, Watch(session, _DOING, "windows"))
+    """The same for a model as it is now."""
+    return _measure(Inference(model), documents, specials, Watch(None, _DOING, "windows"))
 
 
 @torch.inference_mode()
@@ -57,7 +50,7 @@ def _measure(
     order = sorted(range(len(windows)), key=lambda w: len(windows[w][2]))
     nlls: list[Tensor] = [torch.empty(0)] * len(windows)
     done = 0
-    for group in in_groups(order, lambda w: len(windows[w][2]) - 1, inference.device.type):
+    for group in in_groups(order, lambda w: len(windows[w][2]) - 1, rows_at_once(inference.device)):
         found = target_nlls(inference, [windows[w][2] for w in group])
         for w, nll in zip(group, found):
             nlls[w] = nll
@@ -71,20 +64,6 @@ def _measure(
         losses[owner]["tokens"] += len(ids) - 1
         losses[owner]["textNll"] += float(nll[plain].sum())
     return losses
-
-
-def in_groups(items: Iterable[int], rows_of: Callable[[int], int], device: str) -> list[list[int]]:
-    """Items that come to as many rows together as go through the layers at once; one longer than that stands alone."""
-    most = _ROWS.get(device, 4096)
-    groups: list[list[int]] = []
-    rows = most
-    for item in items:
-        if rows + rows_of(item) > most:
-            groups.append([])
-            rows = 0
-        groups[-1].append(item)
-        rows += rows_of(item)
-    return groups
 
 
 def target_nlls(inference: Inference, texts: Sequence[Sequence[int]]) -> list[Tensor]:

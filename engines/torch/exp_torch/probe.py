@@ -1,4 +1,4 @@
-"""How a model ranks the continuation it is asked for, as `probe` of `src/engine/tfjs/worker.ts` (F5 of the metric definitions)."""
+"""How a model ranks the continuation it is asked for, as `probe` of `src/engine/tfjs/worker.ts`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import EngineFailed
-from .generate import check_ids
-from .inference import Inference, ready
-from .losses import in_groups
+from .inference import Inference, check_ids, in_groups, ready, rows_at_once
 from .processors import log_normaliser
 
 _TOP = 5
@@ -32,7 +30,7 @@ def _probe(inference: Inference, probes: Sequence[dict[str, Any]]) -> list[dict[
     inputs = [[*probe["context"], *probe["target"]][-(context + 1) : -1] for probe in probes]
     results: list[dict[str, Any]] = [{}] * len(probes)
     order = sorted(range(len(probes)), key=lambda i: len(inputs[i]))
-    for group in in_groups(order, lambda i: len(inputs[i]), inference.device.type):
+    for group in in_groups(order, lambda i: len(inputs[i]), rows_at_once(inference.device)):
         hidden = inference.texts([inputs[i] for i in group])
         end = 0
         for i in group:

@@ -58,7 +58,10 @@ const readFlat = Effect.fnUntraced(function* (
   }).pipe(Effect.mapError(unreadable(path)))
   for (const name of expected.keys())
     if (!found.has(name)) return yield* new CheckpointUnreadable({ path, problem: `${file}: \`${name}\` is missing` })
-  const actual = yield* Effect.tryPromise({ try: () => fileSum(join(path, file), { fresh: true }), catch: unreadable(path) })
+  const actual = yield* Effect.tryPromise({
+    try: () => fileSum(join(path, file), { fresh: true }),
+    catch: unreadable(path),
+  })
   if (actual !== sha256)
     return yield* new CheckpointUnreadable({
       path,

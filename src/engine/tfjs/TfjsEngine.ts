@@ -115,7 +115,7 @@ const make = (settings: Settings) =>
       return Effect.void
     }
 
-    /** F1: windows of at most `context` targets without overlap, each beginning with the last token of the one before. */
+    /** Windows of at most `context` targets without overlap, each beginning with the last token of the one before. */
     const measure = Effect.fnUntraced(function* (
       weights: WeightsReference,
       documents: ReadonlyArray<TokenSequence>,
