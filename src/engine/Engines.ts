@@ -2,6 +2,7 @@
  * Which engine computes. What bears identity is known at once; the engine itself is loaded when it is first asked to work, so that
  * planning and reusing cost nothing of it.
  */
+import { readFileSync } from "node:fs"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -13,7 +14,7 @@ import { Engine, type EngineError, EngineFailed, type Numerics } from "./Engine.
 import { numerics as tfjsNumerics } from "./tfjs/Numerics.ts"
 import { type Found, findPython } from "./torch/Environment.ts"
 import { numericsOf as torchNumerics } from "./torch/Numerics.ts"
-import type { MachineSettings } from "./torch/Settings.ts"
+import type { EngineSettingRefused, MachineSettings } from "./torch/Settings.ts"
 
 export class EngineRefused extends Schema.TaggedError<EngineRefused>()("EngineRefused", {
   asked: Schema.String,
@@ -33,17 +34,23 @@ export interface Asked {
   readonly engineSet?: ReadonlyArray<string>
 }
 
-export interface Chosen {
-  readonly engine: Exclude<EngineName, "auto">
+interface Choice {
   readonly numerics: Numerics
   /** Why it is this one, where somebody asked for an engine. */
   readonly because?: string
-  /** Of the torch engine: what it runs in, and what this machine chose for it. */
-  readonly python?: Found
-  readonly machine: MachineSettings
 }
 
-export const embedded: Chosen = { engine: "tfjs", numerics: tfjsNumerics, machine: {} }
+export type Chosen =
+  | (Choice & { readonly engine: "tfjs" })
+  | (Choice & {
+      readonly engine: "torch"
+      readonly precision: Precision | undefined
+      /** What it runs in, and what this machine chose for it. */
+      readonly python: Found
+      readonly machine: MachineSettings
+    })
+
+export const embedded: Chosen = { engine: "tfjs", numerics: tfjsNumerics }
 
 const precisionOf = (asked: string): Effect.Effect<Precision, EngineRefused> => {
   const precision = parsePrecision(asked)
@@ -62,12 +69,14 @@ const precisionOf = (asked: string): Effect.Effect<Precision, EngineRefused> => 
  * The engine of a command: what it was asked for, else what the experiment asks for, else tfjs. `auto` is torch where there is an
  * environment for it; that is looked up, not tried.
  */
-export const choose = (asked: Asked, experiment?: EngineChoice): Effect.Effect<Chosen, EngineRefused | Error> =>
+export const choose = (
+  asked: Asked,
+  experiment?: EngineChoice,
+): Effect.Effect<Chosen, EngineRefused | EngineSettingRefused> =>
   Effect.gen(function* () {
     const flag = asked.engine
     const wanted = flag ?? experiment?.engine ?? "tfjs"
     const python = wanted === "tfjs" ? undefined : findPython()
-    const engine = wanted === "auto" ? (python?._tag === "Python" ? "torch" : "tfjs") : wanted
     // an experiment's precision is meant for its own engine
     const precision =
       asked.precision !== undefined
@@ -80,18 +89,10 @@ export const choose = (asked: Asked, experiment?: EngineChoice): Effect.Effect<C
     const found = python === undefined ? "" : python._tag === "Python" ? `Python of ${python.from}` : python.problem
     const because =
       flag === undefined && experiment === undefined
-        ? undefined
-        : wanted === "auto"
-          ? `${who} asks for auto, ${found}`
-          : `${who} asks for it`
-    if (engine === "torch")
-      return {
-        engine,
-        numerics: torchNumerics(precision),
-        python: python!,
-        machine,
-        ...(because !== undefined && { because }),
-      }
+        ? {}
+        : { because: wanted === "auto" ? `${who} asks for auto, ${found}` : `${who} asks for it` }
+    if (python !== undefined && (wanted === "torch" || python._tag === "Python"))
+      return { engine: "torch", numerics: torchNumerics(precision), ...because, precision, python, machine }
     if (asked.precision !== undefined && precision !== tfjsNumerics.precision)
       return yield* new EngineRefused({
         asked: `\`--precision ${asked.precision}\``,
@@ -104,20 +105,33 @@ export const choose = (asked: Asked, experiment?: EngineChoice): Effect.Effect<C
         problem: "it is a setting of the torch engine",
         hint: "take `--engine torch` with it, or leave it out; EXP_WORKERS says how many threads tfjs uses",
       })
-    return { ...embedded, ...(because !== undefined && { because }) }
+    return { ...embedded, ...because }
   })
 
 /** The engine that made something, to go on with it or to measure it again. */
-export const makerOf = ({ name, precision }: Pick<Numerics, "name" | "precision">): EngineChoice => {
+const makerOf = ({ name, precision }: Pick<Numerics, "name" | "precision">): EngineChoice => {
   const known = parsePrecision(precision)
   return name === "torch" ? { engine: "torch", ...(known !== undefined && { precision: known }) } : { engine: "tfjs" }
+}
+
+/** The engine that made what a file tells of under `engine`; undefined where it cannot be read, or says nothing of the kind. */
+export const makerIn = (file: string): EngineChoice | undefined => {
+  try {
+    const { name, precision } = JSON.parse(readFileSync(file, "utf8")).engine
+    return makerOf({ name: String(name), precision: String(precision) })
+  } catch {
+    return undefined
+  }
 }
 
 /** An engine in words, and why it is this one. */
 export const inWords = ({ numerics: { name, precision }, because }: Chosen): string =>
   `${name} ${precision}${because === undefined ? "" : ` (${because})`}`
 
-const machineOf = (pairs: ReadonlyArray<string>): Effect.Effect<MachineSettings, Error> =>
+/** What this machine chose for it; tfjs leaves nothing to choose. */
+export const settingsOf = (chosen: Chosen): MachineSettings => (chosen.engine === "torch" ? chosen.machine : {})
+
+const machineOf = (pairs: ReadonlyArray<string>): Effect.Effect<MachineSettings, EngineSettingRefused> =>
   pairs.length === 0
     ? Effect.succeed({})
     : Effect.flatMap(
@@ -134,28 +148,21 @@ const unloadable = (engine: string) => (cause: unknown) =>
   })
 
 /** Why the engine that was chosen cannot work here; undefined when it can, as far as can be told without starting it. */
-export const unavailable = ({ engine, python }: Chosen): EngineFailed | undefined =>
-  engine === "torch" && python?._tag !== "Python"
-    ? new EngineFailed({
-        engine,
-        doing: "starting",
-        problem: python?.problem ?? "no Python was looked for",
-        hint: python?.hint ?? "`exp setup torch` makes an environment",
-        kind: "absent",
-      })
-    : undefined
+export const unavailable = (chosen: Chosen): EngineFailed | undefined =>
+  chosen.engine === "torch" && chosen.python._tag === "Absent" ? absent(chosen.python) : undefined
+
+const absent = ({ problem, hint }: Extract<Found, { readonly _tag: "Absent" }>): EngineFailed =>
+  new EngineFailed({ engine: "torch", doing: "starting", problem, hint, kind: "absent" })
 
 /** Loads what computes; called once, with the first request. */
 const load = (chosen: Chosen): Effect.Effect<Layer.Layer<Engine, EngineError>, EngineFailed> =>
   Effect.gen(function* () {
-    const refused = unavailable(chosen)
-    if (refused !== undefined) return yield* refused
-    const { engine, numerics, python, machine } = chosen
-    const attempt = <A>(load: () => Promise<A>) => Effect.tryPromise({ try: load, catch: unloadable(engine) })
-    if (engine === "tfjs") return (yield* attempt(() => import("./tfjs/TfjsEngine.ts"))).layer
+    const attempt = <A>(load: () => Promise<A>) => Effect.tryPromise({ try: load, catch: unloadable(chosen.engine) })
+    if (chosen.engine === "tfjs") return (yield* attempt(() => import("./tfjs/TfjsEngine.ts"))).layer
+    const { python, precision, machine } = chosen
+    if (python._tag === "Absent") return yield* absent(python)
     const { layerWith, commandOf } = yield* attempt(() => import("./torch/TorchEngine.ts"))
-    const { program } = python as Extract<Found, { readonly _tag: "Python" }>
-    return layerWith({ command: commandOf(program), precision: numerics.precision as Precision, machine })
+    return layerWith({ command: commandOf(python.program), ...(precision !== undefined && { precision }), machine })
   })
 
 const lazily = (chosen: Chosen): Layer.Layer<Engine> =>

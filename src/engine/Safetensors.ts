@@ -15,6 +15,7 @@ import { type FileHandle, mkdir, open, rename, rm } from "node:fs/promises"
 import { dirname } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import { because } from "../model/Because.ts"
 
 export class SafetensorsUnreadable extends Schema.TaggedError<SafetensorsUnreadable>()("SafetensorsUnreadable", {
   path: Schema.String,
@@ -185,7 +186,7 @@ export const read = (
         }
         return read
       }),
-    catch: (error) => new SafetensorsUnreadable({ path, problem: problem(error) }),
+    catch: (error) => because(new SafetensorsUnreadable({ path, problem: problem(error) }), error),
   })
 
 /** Bytes before the data. */

@@ -12,6 +12,8 @@ export interface DeviceReading {
   /** Held now, and at most so far, in bytes, on the device that computes. */
   readonly memoryBytes?: number
   readonly peakMemoryBytes?: number
+  /** At most so far of a GPU by the engine's allocator, gaps between its pieces included. */
+  readonly peakReservedBytes?: number
   /** Share of the time in which the device is at work, 0 to 1. */
   readonly utilisation?: number
   readonly watts?: number

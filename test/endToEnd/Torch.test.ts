@@ -1,8 +1,9 @@
 /** The whole path with the torch engine, beside the embedded one; and what is left of it when it is stopped. */
-import { readdirSync, readFileSync } from "node:fs"
+import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { python, skipped } from "../engine/torch.ts"
+import { alive, descendants, gone } from "../processes.ts"
 import {
   artifacts,
   bytesBelow,
@@ -103,32 +104,6 @@ describe.skipIf(python === undefined)(`an experiment on both engines${skipped}`,
   }, 240_000)
 })
 
-/** Processes below one, itself left out: `/proc` says whose child each is. */
-const descendants = (of: number): ReadonlyArray<number> => {
-  const parents = new Map<number, number>()
-  for (const name of readdirSync("/proc"))
-    if (/^\d+$/.test(name))
-      try {
-        const stat = readFileSync(`/proc/${name}/stat`, "utf8")
-        const [state, parent] = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
-        if (state !== "Z") parents.set(Number(name), Number(parent))
-      } catch {
-        // it has ended
-      }
-  const below = (one: number): ReadonlyArray<number> =>
-    [...parents].flatMap(([pid, parent]) => (parent === one ? [pid, ...below(pid)] : []))
-  return below(of)
-}
-
-const alive = (pids: ReadonlyArray<number>): ReadonlyArray<number> =>
-  pids.filter((pid) => {
-    try {
-      return !/^\S+ \(.*\) Z/.test(readFileSync(`/proc/${pid}/stat`, "utf8"))
-    } catch {
-      return false
-    }
-  })
-
 /** Runs until training has taken so many steps, then does something to the process. */
 const until = async (
   args: ReadonlyArray<string>,
@@ -174,7 +149,7 @@ describe.skipIf(python === undefined || linux !== "")(`training in a worker that
     })
     expect(stopped.code).toBe(130)
     expect(workers.length).toBeGreaterThan(0)
-    expect(alive(workers)).toEqual([])
+    expect(workers.filter(alive)).toEqual([])
     const rest = await exp(
       place.path,
       ["run", "long.ts", "--runs", "stopped", "--until", "train", ...torch],
@@ -196,9 +171,7 @@ describe.skipIf(python === undefined || linux !== "")(`training in a worker that
         child.kill("SIGKILL")
       })
       expect(workers.length, `workers of ${processes}`).toBeGreaterThanOrEqual(processes)
-      const patience = Date.now() + 20_000
-      while (alive(workers).length > 0 && Date.now() < patience) await new Promise((done) => setTimeout(done, 50))
-      expect(alive(workers)).toEqual([])
+      expect(await gone(workers, 20_000), `${workers.filter(alive)} are still there`).toBe(true)
     }
   }, 240_000)
 })

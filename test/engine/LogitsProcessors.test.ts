@@ -7,6 +7,7 @@ import { Schema } from "effect"
 import { makeSampler, processLogits } from "../../src/engine/LogitsProcessors.ts"
 import { type DecodingPreset, gridPresets, standardPresets } from "../../src/model/Decoding.ts"
 import { stream } from "../../src/model/Random.ts"
+import { program as python, skipped } from "../transformers.ts"
 
 const neutral: DecodingPreset = {
   name: "neutral",
@@ -161,62 +162,54 @@ const naiveTopP = (logits: Float32Array, p: number): ReadonlyArray<number> => {
   return kept.sort((a, b) => a - b)
 }
 
-const python = process.env["EXP_PYTHON"] ?? "python3"
-const importable = spawnSync(python, ["-c", "import torch, transformers"]).status === 0
-
 describe("logits processors beside the library", () => {
-  it.skipIf(!importable)(
-    `agree on 1,000 random rows with every preset${importable ? "" : ` (skipped: \`${python}\` cannot import torch and transformers; set EXP_PYTHON)`}`,
-    { timeout: 120_000 },
-    () => {
-      const vocabulary = 1024
-      const rows = 1000
-      const random = stream(7, "oracle")
-      const logits = new Float32Array(rows * vocabulary)
-      for (let i = 0; i < logits.length; i++) logits[i] = 3 * random.normal(i)
-      const presets = [
-        ...standardPresets,
-        ...standardPresets.map((preset) => ({ ...preset, name: `${preset.name}+ngram`, noRepeatNgramSize: 3 })),
-        // the grid of the hero's sweep
-        ...gridPresets({ temperature: [0.7, 0.9], topP: [0.9, 1], repetitionPenalty: [1] }),
-      ]
-      const cases = presets.flatMap((preset, p) =>
-        Array.from({ length: rows }, (_, index) => ({
-          preset,
-          row: index,
-          previous: Array.from({ length: 5 + ((index + p) % 40) }, (_, i) => random.word(1e8 + 64 * index + i) % 12),
-        })),
-      )
-      const folder = mkdtempSync(join(tmpdir(), "exp-oracle-"))
-      const path = join(folder, "logits.f32")
-      writeFileSync(path, logits)
-      const run = spawnSync(python, [new URL("transformers_oracle.py", import.meta.url).pathname], {
-        input: JSON.stringify({ logits: path, vocabulary, cases }),
-        maxBuffer: 2 ** 30,
-        encoding: "utf8",
-      })
-      rmSync(folder, { recursive: true })
-      assert.strictEqual(run.status, 0, run.stderr)
-      const { out } = JSON.parse(run.stdout) as {
-        out: ReadonlyArray<{ argmax: number; ids: ReadonlyArray<number>; scores: ReadonlyArray<number> | null }>
-      }
-      let border = 0
-      for (const [index, { preset, row, previous }] of cases.entries()) {
-        const logitsRow = logits.subarray(row * vocabulary, (row + 1) * vocabulary)
-        const scores = processLogits(preset, logitsRow, previous)
-        const theirs = out[index]!
-        const ours = left(scores)
-        // PyTorch's softmax sums in fp32 in an order of its own: a token at the very border of top-p may differ
-        if (JSON.stringify(ours) !== JSON.stringify(theirs.ids)) {
-          assert.isTrue(preset.topP < 1 && Math.abs(ours.length - theirs.ids.length) === 1, `${preset.name} row ${row}`)
-          border++
-        } else if (theirs.scores !== null)
-          for (const [i, id] of ours.entries())
-            assert.strictEqual(scores[id], theirs.scores[i], `${preset.name} ${row}`)
-        if (!preset.doSample) assert.strictEqual(makeSampler(preset)(logitsRow, previous, 0), theirs.argmax)
-      }
-      assert.isAtMost(border, 5, "rows where the border of top-p differs by one token")
-      console.log(`${cases.length} rows compared, ${border} with one token more or less at the border of top-p`)
-    },
-  )
+  it.skipIf(skipped !== "")(`agree on 1,000 random rows with every preset${skipped}`, { timeout: 120_000 }, () => {
+    const vocabulary = 1024
+    const rows = 1000
+    const random = stream(7, "oracle")
+    const logits = new Float32Array(rows * vocabulary)
+    for (let i = 0; i < logits.length; i++) logits[i] = 3 * random.normal(i)
+    const presets = [
+      ...standardPresets,
+      ...standardPresets.map((preset) => ({ ...preset, name: `${preset.name}+ngram`, noRepeatNgramSize: 3 })),
+      // the grid of the hero's sweep
+      ...gridPresets({ temperature: [0.7, 0.9], topP: [0.9, 1], repetitionPenalty: [1] }),
+    ]
+    const cases = presets.flatMap((preset, p) =>
+      Array.from({ length: rows }, (_, index) => ({
+        preset,
+        row: index,
+        previous: Array.from({ length: 5 + ((index + p) % 40) }, (_, i) => random.word(1e8 + 64 * index + i) % 12),
+      })),
+    )
+    const folder = mkdtempSync(join(tmpdir(), "exp-oracle-"))
+    const path = join(folder, "logits.f32")
+    writeFileSync(path, logits)
+    const run = spawnSync(python, [new URL("transformers_oracle.py", import.meta.url).pathname], {
+      input: JSON.stringify({ logits: path, vocabulary, cases }),
+      maxBuffer: 2 ** 30,
+      encoding: "utf8",
+    })
+    rmSync(folder, { recursive: true })
+    assert.strictEqual(run.status, 0, run.stderr)
+    const { out } = JSON.parse(run.stdout) as {
+      out: ReadonlyArray<{ argmax: number; ids: ReadonlyArray<number>; scores: ReadonlyArray<number> | null }>
+    }
+    let border = 0
+    for (const [index, { preset, row, previous }] of cases.entries()) {
+      const logitsRow = logits.subarray(row * vocabulary, (row + 1) * vocabulary)
+      const scores = processLogits(preset, logitsRow, previous)
+      const theirs = out[index]!
+      const ours = left(scores)
+      // PyTorch's softmax sums in fp32 in an order of its own: a token at the very border of top-p may differ
+      if (JSON.stringify(ours) !== JSON.stringify(theirs.ids)) {
+        assert.isTrue(preset.topP < 1 && Math.abs(ours.length - theirs.ids.length) === 1, `${preset.name} row ${row}`)
+        border++
+      } else if (theirs.scores !== null)
+        for (const [i, id] of ours.entries()) assert.strictEqual(scores[id], theirs.scores[i], `${preset.name} ${row}`)
+      if (!preset.doSample) assert.strictEqual(makeSampler(preset)(logitsRow, previous, 0), theirs.argmax)
+    }
+    assert.isAtMost(border, 5, "rows where the border of top-p differs by one token")
+    console.log(`${cases.length} rows compared, ${border} with one token more or less at the border of top-p`)
+  })
 })

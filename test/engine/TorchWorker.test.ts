@@ -1,13 +1,15 @@
 /** What becomes of a run when its worker does: real processes that speak the protocol, well or badly, and compute nothing. */
-import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Stream } from "effect"
 import { Engine, EngineFailed, type TrainEvent } from "../../src/engine/Engine.ts"
+import { Headway, type Reached } from "../../src/engine/Headway.ts"
 import { Remarks } from "../../src/engine/Remarks.ts"
 import { type DeviceReading, Telemetry } from "../../src/engine/Telemetry.ts"
 import { layerWith, pieces, type Settings } from "../../src/engine/torch/TorchEngine.ts"
+import { alive } from "../processes.ts"
 import { architecture, optimizer } from "./golden.ts"
 
 const script = join(import.meta.dirname, "fakeWorker.ts")
@@ -48,15 +50,6 @@ const failing = (what: string, settings: Partial<Settings> = {}) =>
     }),
   )
 
-const isAlive = (pid: number): boolean => {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch {
-    return false
-  }
-}
-
 describe("a worker", () => {
   it.live("is started once, and does one request after the other", () =>
     Effect.gen(function* () {
@@ -93,6 +86,14 @@ describe("a worker", () => {
     }).pipe(Effect.provide(fake("works", { machine: { threads: 1 } }))),
   )
 
+  it.live("is heard of how far it is with what takes long", () =>
+    Effect.gen(function* () {
+      const heard: Array<Reached> = []
+      yield* Effect.provideService(losses, Headway, (reached) => void heard.push(reached))
+      assert.deepStrictEqual(heard, [{ done: 1, total: 2, unit: "documents" }])
+    }).pipe(Effect.provide(fake("works"))),
+  )
+
   it.live("is told when its training is left, waited for, and asked again", () =>
     Effect.gen(function* () {
       const folder = yield* temporary
@@ -112,15 +113,46 @@ describe("a worker", () => {
     }),
   )
 
+  it.live("has a request whole before the word that it is given up, however early that is said", () =>
+    Effect.gen(function* () {
+      const file = join(yield* temporary, "read")
+      yield* Effect.gen(function* () {
+        const engine = yield* Engine
+        // far more than a pipe holds
+        const documents = [{ id: "long", ids: new Int32Array(2_000_000) }]
+        const asking = yield* Effect.forkChild(engine.losses({ checkpoint: "/nowhere", documents }))
+        while (!existsSync(file)) yield* Effect.sleep("5 millis")
+        const leaving = yield* Effect.forkChild(Fiber.interrupt(asking))
+        yield* Effect.sleep("200 millis")
+        writeFileSync(`${file}.go`, "")
+        yield* Fiber.join(leaving)
+        assert.strictEqual(readFileSync(file, "utf8"), "it has begun\n2000000 ids\ngiven up\n")
+      }).pipe(Effect.provide(fake("reads late", {}, file)))
+    }),
+  )
+
   it.live("waits for a listener that is slow, and holds only so much for it", () =>
     Effect.gen(function* () {
-      const engine = yield* Engine
-      const last = yield* engine.train(request(3000)).pipe(
-        Stream.tap((event) => (event.step === 1 ? Effect.sleep("1 second") : Effect.void)),
-        Stream.runLast,
-      )
-      assert.strictEqual(last._tag === "Some" && last.value.step, 3000)
-    }).pipe(Effect.provide(fake("works"))),
+      const file = join(yield* temporary, "said")
+      let ahead = 0
+      const untilSilent = Effect.gen(function* () {
+        for (let before = -1; before !== ahead; ) {
+          before = ahead
+          yield* Effect.sleep("300 millis")
+          ahead = statSync(file).size
+        }
+      })
+      const last = yield* Effect.flatMap(Engine, (engine) =>
+        engine.train(request(20_000)).pipe(
+          Stream.tap((event) => (event.step === 1 ? untilSilent : Effect.void)),
+          Stream.runLast,
+        ),
+      ).pipe(Effect.provide(fake("hurries", {}, file)))
+      assert.strictEqual(last._tag === "Some" && last.value.step, 20_000)
+      // its lines that wait, and those in the pipe between
+      assert.isAbove(ahead, 100)
+      assert.isBelow(ahead, 5000)
+    }),
   )
 
   it.live("that ends is an error with its exit code and its last words", () =>
@@ -216,8 +248,8 @@ describe("a worker", () => {
       }).pipe(Effect.provide(fake("prints rubbish", {}, pids)))
       const [first, second] = readFileSync(pids, "utf8").trim().split("\n").map(Number)
       assert.notStrictEqual(first, second)
-      assert.isFalse(isAlive(first!))
-      assert.isFalse(isAlive(second!))
+      assert.isFalse(alive(first!))
+      assert.isFalse(alive(second!))
     }),
   )
 })

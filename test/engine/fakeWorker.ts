@@ -2,13 +2,15 @@
  * A worker that speaks the protocol and computes nothing, or does one thing wrong: `node fakeWorker.ts WHAT [FILE]`. Real processes,
  * pipes and signals, without Python.
  */
-import { appendFileSync, writeFileSync } from "node:fs"
+import { once } from "node:events"
+import { appendFileSync, existsSync, openSync, writeFileSync, writeSync } from "node:fs"
 import { createInterface } from "node:readline"
 import { setTimeout as sleep } from "node:timers/promises"
 
 const [, , what = "works", file = ""] = process.argv
-const say = (line: object | string) =>
-  void process.stdout.write(`${typeof line === "string" ? line : JSON.stringify(line)}\n`)
+/** False where nobody reads it for now. */
+const say = (line: object | string): boolean =>
+  process.stdout.write(`${typeof line === "string" ? line : JSON.stringify(line)}\n`)
 const hello = { protocol: 1, version: "0.1.0", numerics: 1, torch: "2.15.0", device: "cpu" }
 const cancelled = new Set<number>()
 
@@ -28,7 +30,8 @@ const train = async (id: number, { endStep }: { readonly endStep: number }): Pro
     if (cancelled.has(id)) {
       await sleep(300)
       writeFileSync(file, String(n - 1))
-      return say({ id, result: { step: n - 1, interrupted: true } })
+      say({ id, result: { step: n - 1, interrupted: true } })
+      return
     }
     say({ id, event: step(n) })
     say({ id, device: { tokensPerSecond: 1000 * n, mfu: 0.5 } })
@@ -37,7 +40,7 @@ const train = async (id: number, { endStep }: { readonly endStep: number }): Pro
   say({ id, result: { step: endStep, interrupted: false } })
 }
 
-const answers: Record<string, (id: number, request: any) => void | Promise<void>> = {
+const answers: Record<string, (id: number, request: any) => unknown> = {
   works: (id, request) => {
     if (request.endStep !== undefined) return train(id, request)
     // what it was sent comes back in the numbers
@@ -50,6 +53,22 @@ const answers: Record<string, (id: number, request: any) => void | Promise<void>
     }))
     say({ id, progress: { done: 1, total: 2, unit: "documents" } })
     say({ id, result: losses })
+  },
+  /** Trains as fast as it is heard; its file grows by a byte a step. */
+  hurries: async (id, { endStep }) => {
+    const steps = openSync(file, "a")
+    for (let n = 1; n <= endStep; n++) {
+      writeSync(steps, ".")
+      if (!say({ id, event: step(n) })) await once(process.stdout, "drain")
+    }
+    say({ id, result: { step: endStep, interrupted: false } })
+  },
+  /** Notes that a line has begun, and reads it when it is allowed to; answers when it is given up. */
+  "reads late": async (id, request) => {
+    appendFileSync(file, `${request.documents[0].ids.length} ids\n`)
+    while (!cancelled.has(id)) await sleep(10)
+    appendFileSync(file, "given up\n")
+    say({ id, result: [] })
   },
   "prints rubbish": () => say("Downloading shards: 100%|████| 3/3"),
   "answers what was not asked": (id) => say({ id, result: [{ document: "a" }] }),
@@ -85,13 +104,18 @@ else if (what === "computes other numbers") say({ hello: { ...hello, numerics: 2
 else if (what === "begins with rubbish") say("Welcome to Python")
 else say({ hello: { ...hello, ...(what === "hangs" || what === "stalls" ? { heartbeat: 0.05 } : {}) } })
 
+if (what === "reads late") {
+  await once(process.stdin, "readable")
+  writeFileSync(file, "it has begun\n")
+  while (!existsSync(`${file}.go`)) await sleep(10)
+}
 for await (const line of createInterface({ input: process.stdin })) {
   const { id, cancel, request } = JSON.parse(line)
   if (cancel !== undefined) {
     cancelled.add(cancel)
     continue
   }
-  if (file !== "" && what !== "works") appendFileSync(file, `${process.pid}\n`)
+  if (file !== "" && what === "prints rubbish") appendFileSync(file, `${process.pid}\n`)
   void (answers[what] ?? answers["works"]!)(id, request)
 }
 process.exit(0)

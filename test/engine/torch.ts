@@ -2,11 +2,12 @@
 import { execFileSync } from "node:child_process"
 import { packageFolder } from "../../src/engine/torch/Environment.ts"
 
-const program = process.env["EXP_TORCH_PYTHON"] ?? process.env["EXP_PYTHON"] ?? "python3"
+export const program = process.env["EXP_TORCH_PYTHON"] ?? process.env["EXP_PYTHON"] ?? "python3"
 
-const can = (imports: string): boolean => {
+/** Whether that Python imports these. */
+export const can = (imports: string): boolean => {
   try {
-    execFileSync(program, ["-s", "-c", imports], {
+    execFileSync(program, ["-s", "-c", `import ${imports}`], {
       env: { ...process.env, PYTHONPATH: packageFolder, PYTHONDONTWRITEBYTECODE: "1" },
       stdio: "ignore",
       timeout: 120_000,
@@ -18,7 +19,10 @@ const can = (imports: string): boolean => {
 }
 
 /** Undefined where it cannot work. */
-export const python: string | undefined = can("import torch, numpy, exp_torch") ? program : undefined
+export const python: string | undefined = can("torch, numpy, exp_torch") ? program : undefined
+
+/** How much the norm of a tensor that holds a key's bias may differ: see `keyBias` of `contract.ts`. */
+export const KEY_BIAS = 2e-4
 
 /** For the titles of tests that need it. */
 export const skipped =

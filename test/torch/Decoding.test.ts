@@ -1,5 +1,4 @@
 /** The worker measures and draws: the tokens of the embedded engine, the numbers of `transformers`, whatever stands beside a text. */
-import { spawnSync } from "node:child_process"
 import { readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Effect } from "effect"
@@ -11,29 +10,11 @@ import type { DecodingPreset } from "../../src/model/Decoding.ts"
 import { greedy, gridPresets, standardPresets } from "../../src/model/Decoding.ts"
 import { stream } from "../../src/model/Random.ts"
 import { type GoldenModel, gpt2, llama, temporaryFolder, writeStart } from "../engine/golden.ts"
-import { environment, python, runnable, titled, Worker } from "./worker.ts"
+import { library, peer, titledBeside } from "./peer.ts"
+import { near, runnable, titled, Worker } from "./worker.ts"
 
 // each starts PyTorch, some more than once
 vi.setConfig({ testTimeout: 240_000 })
-
-const library = runnable && spawnSync(python, ["-c", "import transformers"]).status === 0
-const titledBeside = (title: string): string =>
-  library ? title : `${title} (skipped: \`${python}\` cannot import torch and transformers; set EXP_PYTHON)`
-
-/** What `transformers` makes of a task. */
-const peer = <A>(task: unknown): A => {
-  const { status, stdout, stderr } = spawnSync(python, [new URL("transformers_peer.py", import.meta.url).pathname], {
-    env: environment(),
-    input: JSON.stringify(task),
-    encoding: "utf8",
-    maxBuffer: 2 ** 30,
-  })
-  assert.strictEqual(status, 0, stderr)
-  return JSON.parse(stdout) as A
-}
-
-const near = (actual: number, expected: number, tolerance: number, what: string) =>
-  assert.isAtMost(Math.abs(actual - expected), tolerance, `${what}: ${actual}, expected ${expected}`)
 
 const neutral: DecodingPreset = { ...greedy, name: "neutral", doSample: true }
 const presets: ReadonlyArray<DecodingPreset> = [

@@ -1,16 +1,12 @@
 /** The worker's models beside those of `transformers`: the same weights must give the same logits and the same gradients. */
-import { spawnSync } from "node:child_process"
 import { readFileSync } from "node:fs"
 import { assert, describe, it, vi } from "vitest"
 import { type Architecture, parameterCount, tensors } from "../../src/model/Architecture.ts"
-import { environment, python, run, runnable, titled } from "./worker.ts"
+import { library, peer, titledBeside } from "./peer.ts"
+import { run, runnable, titled } from "./worker.ts"
 
 // each starts PyTorch, some more than once
 vi.setConfig({ testTimeout: 240_000 })
-
-const library = runnable && spawnSync(python, ["-c", "import transformers"]).status === 0
-const titledBeside = (title: string): string =>
-  library ? title : `${title} (skipped: \`${python}\` cannot import torch and transformers; set EXP_PYTHON)`
 
 const llama = { family: "llama", layers: 2, width: 64, heads: 8, keyValueHeads: 2, feedForwardWidth: 96 } as const
 const architectures: Readonly<Record<string, Architecture>> = {
@@ -43,18 +39,7 @@ interface Answer {
 describe.skipIf(!library)(titledBeside("the worker's models beside the library's"), () => {
   let answers: Answer["models"] | undefined
   const answerOf = (name: string) => {
-    if (answers === undefined) {
-      const { status, stdout, stderr } = spawnSync(
-        python,
-        [new URL("transformers_peer.py", import.meta.url).pathname],
-        {
-          ...{ env: environment(), encoding: "utf8", maxBuffer: 2 ** 28 },
-          input: JSON.stringify({ task: "models", architectures: Object.values(architectures) }),
-        },
-      )
-      assert.strictEqual(status, 0, stderr)
-      answers = (JSON.parse(stdout) as Answer).models
-    }
+    answers ??= peer<Answer>({ task: "models", architectures: Object.values(architectures) }).models
     return answers[Object.keys(architectures).indexOf(name)]!
   }
 
@@ -106,7 +91,7 @@ describe.skipIf(!runnable)(titled("the worker's models"), () => {
     const published = JSON.parse(readFileSync(new URL("../golden/param_counts.json", import.meta.url), "utf8"))
     const counted = JSON.parse(
       run(
-        `import json\nfrom exp_torch.model import parameter_count\nprint(json.dumps([parameter_count(a) for a in json.loads(${JSON.stringify(JSON.stringify(Object.values(shapes)))})]))`,
+        `import json\nfrom exp_torch.architecture import parameter_count\nprint(json.dumps([parameter_count(a) for a in json.loads(${JSON.stringify(JSON.stringify(Object.values(shapes)))})]))`,
       ),
     ) as ReadonlyArray<number>
     Object.entries(shapes).forEach(([name, architecture], i) => {

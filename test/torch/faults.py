@@ -1,4 +1,5 @@
-"""Starts the worker with one thing wrong that people get wrong: `python faults.py NAME`. A parity test that cannot see it sees nothing."""
+"""Starts the worker with one thing wrong that people get wrong: `python faults.py NAME`. A parity test that cannot see
+it sees nothing."""
 
 from __future__ import annotations
 

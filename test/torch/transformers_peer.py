@@ -57,13 +57,15 @@ def filled(architecture: Json, seed: int = 0) -> tuple[torch.nn.Module, torch.nn
 
 
 def models(task: Json) -> Json:
-    """{"architectures"} -> for each: names and shapes, largest differences of logits and of gradients relative to their largest."""
+    """{"architectures"} -> for each: names and shapes, largest differences of logits and of gradients relative to their
+    largest."""
     return {"models": [model_beside_library(architecture) for architecture in task["architectures"]]}
 
 
 def model_beside_library(architecture: Json) -> Json:
     ours, library = filled(architecture)
-    ids = torch.randint(architecture["vocabulary"], (3, architecture["context"]), generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(architecture["vocabulary"], (3, architecture["context"]), generator=generator)
     logits, expected = ours.head(ours(ids)), library(input_ids=ids, use_cache=False).logits
 
     def gradients(model: torch.nn.Module, scores: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -118,11 +120,13 @@ def texts_of(previous: list[list[int]]) -> Texts:
 
 def processors(task: Json) -> Json:
     """
-    {"logits": file of fp32 [rows, vocabulary], "vocabulary", "previous": token ids before each row, "uniforms", "presets"} -> for each preset
-    `drawn`: our tokens; `scores`: the largest difference of a score to the library's; `differently`: rows where other scores are
-    left; `near`: how far from 1 - p, at most, the running sum is where they differ.
+    {"logits": file of fp32 [rows, vocabulary], "vocabulary", "previous": token ids before each row, "uniforms",
+    "presets"} -> for each preset `drawn`: our tokens; `scores`: the largest difference of a score to the library's;
+    `differently`: rows where other scores are left; `near`: how far from 1 - p, at most, the running sum is where they
+    differ.
     """
-    logits = torch.frombuffer(bytearray(open(task["logits"], "rb").read()), dtype=torch.float32).reshape(-1, task["vocabulary"])
+    data = bytearray(open(task["logits"], "rb").read())
+    logits = torch.frombuffer(data, dtype=torch.float32).reshape(-1, task["vocabulary"])
     uniforms = torch.tensor(task["uniforms"], dtype=torch.float64)
     texts = texts_of(task["previous"])
     return {"presets": [processors_of(preset, logits, texts, task["previous"], uniforms) for preset in task["presets"]]}
@@ -132,13 +136,16 @@ def scores(task: Json) -> Json:
     """{"cases": [{"preset", "scores", "previous"}]} -> {"scores"}: ours after all processors, null where banned."""
 
     def processed(case: Json) -> list[float | None]:
-        found = Sampler(case["preset"]).process(torch.tensor([case["scores"]], dtype=torch.float32), texts_of([case["previous"]]))
+        scores = torch.tensor([case["scores"]], dtype=torch.float32)
+        found = Sampler(case["preset"]).process(scores, texts_of([case["previous"]]))
         return [None if value == -torch.inf else value for value in found[0].tolist()]
 
     return {"scores": [processed(case) for case in task["cases"]]}
 
 
-def processors_of(preset: Json, logits: torch.Tensor, texts: Texts, previous: list[list[int]], uniforms: torch.Tensor) -> Json:
+def processors_of(
+    preset: Json, logits: torch.Tensor, texts: Texts, previous: list[list[int]], uniforms: torch.Tensor
+) -> Json:
     sampler, chain = Sampler(preset), chain_of(preset)
     before = logits.clone()
     found = sampler.process(logits, texts)
@@ -158,7 +165,8 @@ def processors_of(preset: Json, logits: torch.Tensor, texts: Texts, previous: li
 
 
 def nearness(preset: Json, row: torch.Tensor, previous: list[int], odd: torch.Tensor) -> float:
-    """How far from 1 - p the running sum is, in double precision, at the tokens that one of two left and the other did not."""
+    """How far from 1 - p the running sum is, in double precision, at the tokens that one of two left and the other did
+    not."""
     scores = chain_of({**preset, "topP": 1})(torch.tensor([previous]), row[None].clone())[0]
     ascending, order = scores.sort(stable=True)
     running = ascending.double().softmax(-1).cumsum(-1)
@@ -191,7 +199,8 @@ def greedy(task: Json) -> Json:
 
 
 def losses(task: Json) -> Json:
-    """{"checkpoint", "documents": token ids} -> {"nlls"}: sums over all targets, window by window, of the library's logits."""
+    """{"checkpoint", "documents": token ids} -> {"nlls"}: sums over all targets, window by window, of the library's
+    logits."""
     architecture = json.load(open(f"{task['checkpoint']}/state.json"))["architecture"]
     library = library_model(architecture)
     library.load_state_dict(load_file(f"{task['checkpoint']}/model.safetensors"), strict=False)
@@ -204,7 +213,8 @@ def losses(task: Json) -> Json:
 
     return {
         "nlls": [
-            sum(nll(ids[first : first + context + 1]) for first in range(0, len(ids) - 1, context)) for ids in task["documents"]
+            sum(nll(ids[first : first + context + 1]) for first in range(0, len(ids) - 1, context))
+            for ids in task["documents"]
         ]
     }
 

@@ -1,16 +1,22 @@
 /** The PyTorch worker as a child process, spoken to in its own lines: these tests need nothing of the TypeScript side but formats. */
 import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from "node:child_process"
 import { createInterface } from "node:readline"
-import { fileURLToPath } from "node:url"
+import { assert } from "vitest"
 import type { TrainEvent, TrainRequest } from "../../src/engine/Engine.ts"
+import { packageFolder } from "../../src/engine/torch/Environment.ts"
+import { python as found, program as python, skipped } from "../engine/torch.ts"
 
-export const python = process.env["EXP_PYTHON"] ?? "python3"
-export const packageFolder = fileURLToPath(new URL("../../engines/torch", import.meta.url))
-export const runnable = spawnSync(python, ["-c", "import torch, numpy"]).status === 0
+export { python }
+export const runnable = found !== undefined
 
 /** A title that says why the test was skipped, where it was. */
-export const titled = (title: string): string =>
-  runnable ? title : `${title} (skipped: \`${python}\` cannot import torch and numpy; set EXP_PYTHON)`
+export const titled = (title: string): string => `${title}${skipped}`
+
+/** Of losses and gradient norms: fp32 sums in another order. */
+export const TOLERANCE = 2e-5
+
+export const near = (actual: number, expected: number, tolerance: number, what: string): void =>
+  assert.isAtMost(Math.abs(actual - expected), tolerance, `${what}: ${actual}, expected ${expected}`)
 
 export const environment = (more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv => ({
   ...process.env,

@@ -1,4 +1,5 @@
-"""`python -m exp_torch`: answers requests on standard input. `python -m exp_torch REQUEST.json`: does the one of a file."""
+"""`python -m exp_torch`: answers requests on standard input. `python -m exp_torch REQUEST.json`: does the one of a
+file."""
 
 from __future__ import annotations
 
@@ -11,11 +12,13 @@ _ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "MALLOC_TOP_PAD_": "268435456",
 }
-"""glibc gives large blocks back to the system at once and asks for them again, page by page, at every step; kept, a step is some 16 % faster."""
+"""glibc gives large blocks back to the system at once and asks for them again, page by page, at every step; kept, a
+step is some 16 % faster."""
 
 
 def _with_allocator() -> None:
-    """Starts this program again where the allocator is as it comes: it reads its settings when a process begins, never later."""
+    """Starts this program again where the allocator is as it comes: it reads its settings when a process begins, never
+    later."""
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _ALLOCATOR):
         return
     os.environ.update(_ALLOCATOR)

@@ -1,6 +1,7 @@
 """The shape of a model and what follows from it: tensors in canonical order, parameters, floating-point work.
 
-The twin of `src/model/Architecture.ts`, which tells why. An architecture is the JSON object itself: its words are those of the request.
+The twin of `src/model/Architecture.ts`, which tells why. An architecture is the JSON object itself: its words are those
+of the request.
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ def parameter_count(architecture: Architecture) -> int:
 def training_flops_per_token(architecture: Architecture, length: int | None = None) -> int:
     """6·N_matmul + 12·layers·width·length, forward and backward; the head counts once, lookups not at all.
 
-    `length`: tokens in a row, by default the context. A sliding window makes no difference to this figure by convention.
+    `length`: tokens in a row, by default the context. A sliding window makes no difference to this figure by
+    convention.
     """
     read = {"transformer.wte.weight", "transformer.wpe.weight", "model.embed_tokens.weight"}
     multiplied = sum(spec.elements for spec in tensors(architecture) if spec.decayed and spec.name not in read)

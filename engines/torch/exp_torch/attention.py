@@ -1,8 +1,9 @@
 """
 Keys and values of texts that are being continued, and attention to them.
 
-A text has a place: a row of `[places, key-value heads, capacity, head width]`, twice, for each layer. Those being continued are at places
-0 ... n-1, so that a step reads one view; a text that ends gives its place to a new one, or to the last.
+A text has a place: a row of `[places, key-value heads, capacity, head width]`, twice, for each layer. Those being
+continued are at places 0 ... n-1, so that a step reads one view; a text that ends gives its place to a new one, or to
+the last.
 """
 
 from __future__ import annotations
@@ -35,10 +36,12 @@ class Cache:
         self._scale = inference.head_width**-0.5
         device, dtype = inference.device, inference.dtype
         shape = (2, places, inference.key_value_heads, capacity, inference.head_width)
-        # zeros: what has not been written is multiplied by a probability of exactly 0, which only a finite number survives
+        # zeros: what has not been written is multiplied by a probability of exactly 0, which only a finite number
+        # survives
         self._layers = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(inference.architecture["layers"])]
         # 0 where a key is seen, -inf where not; per key-value head, as the scores are laid out
-        self._mask = torch.full((places, inference.key_value_heads, capacity), float("-inf"), device=device, dtype=dtype)
+        seen = (places, inference.key_value_heads, capacity)
+        self._mask = torch.full(seen, float("-inf"), device=device, dtype=dtype)
 
     def write_prompt(self, layer: int, places: Tensor, start: int, keys_values: Tensor) -> None:
         """[texts, length, 2, key-value heads, head width] at positions `start` ... of each place."""
@@ -69,7 +72,8 @@ class Cache:
         self._mask[place, :, 0 if window is None else max(0, length - window + 1) : length] = 0
 
     def step(self, rows: Tensor, positions: Tensor, longest: int) -> "Step":
-        """One more token for each of the first places: `positions` [n] are theirs, `longest` is one more than the largest."""
+        """One more token for each of the first places: `positions` [n] are theirs, `longest` is one more than the
+        largest."""
         return Step(self, rows, positions, longest)
 
     def attend(self, step: "Step", layer: int, queries: Tensor, keys_values: Tensor) -> Tensor:

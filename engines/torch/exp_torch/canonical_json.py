@@ -42,6 +42,8 @@ def canonical_json(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{','.join(map(canonical_json, value))}]"
     if isinstance(value, dict):
-        members = sorted(((k, v) for k, v in value.items() if v is not None), key=lambda member: member[0].encode("utf-16-be"))
-        return f"{{{','.join(f'{json.dumps(key, ensure_ascii=False)}:{canonical_json(item)}' for key, item in members)}}}"
+        there = ((key, item) for key, item in value.items() if item is not None)
+        members = sorted(there, key=lambda member: member[0].encode("utf-16-be"))
+        spelled = (f"{json.dumps(key, ensure_ascii=False)}:{canonical_json(item)}" for key, item in members)
+        return f"{{{','.join(spelled)}}}"
     raise ValueError(f"{type(value).__name__} has no JSON spelling")

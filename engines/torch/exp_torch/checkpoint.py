@@ -1,4 +1,5 @@
-"""Checkpoint folders, written and read as `src/engine/tfjs/CheckpointFolder.ts` does: each engine goes on from the other's.
+"""Checkpoint folders, written and read as `src/engine/tfjs/CheckpointFolder.ts` does: each engine goes on from the
+other's.
 
 | file                    | what                                                                                     |
 |-------------------------|------------------------------------------------------------------------------------------|
@@ -12,12 +13,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any, Callable, Iterable
 
 from torch import Tensor
 
@@ -25,7 +27,7 @@ from . import safetensors_file
 from .architecture import Architecture, tensors
 from .canonical_json import canonical_json
 from .errors import CheckpointUnreadable
-from .safetensors_file import Source, in_order
+from .safetensors_file import Source
 
 MODEL = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -33,11 +35,12 @@ STATE = "state.json"
 WORKER = "worker.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
-__all__ = ["Source", "forget_others", "in_order", "read_moments", "read_state", "read_weights", "read_worker", "replace_text", "write"]
-
 Named = dict[str, Tensor]
 
-_NEEDED = ("step", "tokensSeen", "rowCursor", "architecture", "schedule", "optimizer", "rowsPerStep", "seed", "engine", "modelSha256")
+_NEEDED = (
+    *("step", "tokensSeen", "rowCursor", "architecture", "schedule", "optimizer"),
+    *("rowsPerStep", "seed", "engine", "modelSha256"),
+)
 
 
 def _read_json(path: Path) -> Any:
@@ -56,14 +59,46 @@ def read_state(path: str) -> dict[str, Any]:
     return state
 
 
+def _is_amount(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < math.inf
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_switch(value: Any) -> bool:
+    return type(value) is bool
+
+
+def _is_plan(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"micro_batch_rows", "recomputed_blocks", "offloaded"}:
+        return False
+    rows, recomputed = value["micro_batch_rows"], value["recomputed_blocks"]
+    return _is_count(rows) and rows > 0 and _is_count(recomputed) and _is_switch(value["offloaded"])
+
+
+_NOTED: dict[str, Callable[[Any], bool]] = {
+    **{"device": lambda value: isinstance(value, str), "plan": _is_plan},
+    **{"memoryFraction": _is_amount, "processes": _is_count, "sharded": _is_switch},
+    **{"lossScale": _is_amount, "goodSteps": _is_count},
+}
+
+
 def read_worker(path: str) -> dict[str, Any]:
     """What the worker noted for itself in a resume point; empty in any other checkpoint."""
     try:
-        return _read_json(Path(path) / WORKER)
+        noted = _read_json(Path(path) / WORKER)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise CheckpointUnreadable(path, f"{WORKER}: {error}") from None
+        raise CheckpointUnreadable(path, f"{WORKER}: {error}"[:500]) from None
+    if not isinstance(noted, dict):
+        raise CheckpointUnreadable(path, f"`{WORKER}` is no object")
+    for name, fits in _NOTED.items():
+        if name in noted and not fits(noted[name]):
+            raise CheckpointUnreadable(path, f"`{WORKER}`: `{name}` is {json.dumps(noted[name])}"[:500])
+    return noted
 
 
 def _read_named(path: str, file: str, architecture: Architecture, sha256: str, suffixes: Iterable[str]) -> Named:
@@ -78,7 +113,8 @@ def _read_named(path: str, file: str, architecture: Architecture, sha256: str, s
         if name not in expected:
             raise CheckpointUnreadable(path, f"{file}: `{name}` is not a tensor of this architecture")
         if tuple(tensor.shape) != expected[name]:
-            raise CheckpointUnreadable(path, f"{file}: `{name}` has shape {list(tensor.shape)}, not {list(expected[name])}")
+            shapes = f"shape {list(tensor.shape)}, not {list(expected[name])}"
+            raise CheckpointUnreadable(path, f"{file}: `{name}` has {shapes}")
     for name in expected:
         if name not in found:
             raise CheckpointUnreadable(path, f"{file}: `{name}` is missing")
@@ -96,7 +132,8 @@ def read_moments(path: str, state: dict[str, Any]) -> Named:
     """The same of `<name>.exp_avg` and `<name>.exp_avg_sq`."""
     if "optimizerSha256" not in state:
         raise CheckpointUnreadable(path, "it keeps weights only: training cannot go on from it")
-    return _read_named(path, OPTIMIZER, state["architecture"], state["optimizerSha256"], [f".{moment}" for moment in MOMENTS])
+    suffixes = [f".{moment}" for moment in MOMENTS]
+    return _read_named(path, OPTIMIZER, state["architecture"], state["optimizerSha256"], suffixes)
 
 
 def _sync_folder(path: Path) -> None:
@@ -138,7 +175,8 @@ def write(
     moments: list[Source] | None,
     worker: dict[str, Any] | None = None,
 ) -> tuple[str, dict[str, Any]]:
-    """Writes `<folder>/step_<n>`, whole or absent; an older one of that name is replaced. Gives its path and complete state."""
+    """Writes `<folder>/step_<n>`, whole or absent; an older one of that name is replaced. Gives its path and complete
+    state."""
     path = Path(folder) / checkpoint_name(state["step"])
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)

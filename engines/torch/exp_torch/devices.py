@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import torch
 
@@ -52,8 +53,8 @@ _PEAK_TERAFLOPS: tuple[tuple[str, float, float], ...] = (
     ("RTX 3060", 25.5, 12.7),
     ("RTX 2080 Ti", 53.8, 13.4),
 )
-"""By name, longer names before shorter ones they contain: dense 16-bit tensor products summed in fp32, and fp32 ones, in 10¹² operations a
-second, as their makers state them (GeForce cards sum in fp32 at half the advertised rate)."""
+"""By name, longer names before shorter ones they contain: dense 16-bit tensor products summed in fp32, and fp32 ones,
+in 10¹² operations a second, as their makers state them (GeForce cards sum in fp32 at half the advertised rate)."""
 
 
 def peak_flops(name: str, precision: str) -> float | None:
@@ -76,12 +77,43 @@ def choose(wanted: str, precision: str, local_rank: int = 0) -> torch.device:
     name = automatic() if wanted == "auto" else wanted
     there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
     if name in there and not there[name]():
-        hint = "look at `nvidia-smi` and `exp doctor`, or use `device: auto`" if name == "cuda" else "use `device: auto`"
-        raise EngineFailed("choosing the device", f"PyTorch {torch.__version__} sees no `{name}` device here", hint)
-    if name == "cuda" and precision == "bf16" and torch.cuda.get_device_capability(local_rank) < (8, 0):
+        look = "look at `nvidia-smi` and `exp doctor`, or " if name == "cuda" else ""
+        problem = f"PyTorch {torch.__version__} sees no `{name}` device here"
+        raise EngineFailed("choosing the device", problem, f"{look}use `device: auto`")
+    if name == "cuda" and precision == "bf16" and not has_bf16(local_rank):
         problem = f"{torch.cuda.get_device_name(local_rank)} does not compute in bf16"
         raise EngineFailed("choosing the device", problem, "use `precision: fp16`")
     return torch.device(name, local_rank) if name == "cuda" else torch.device(name)
+
+
+def has_bf16(gpu: int) -> bool:
+    """Whether it multiplies bf16 itself."""
+    return torch.cuda.get_device_capability(gpu) >= (8, 0)
+
+
+def driver() -> str | None:
+    """The version of NVIDIA's kernel module, where the system tells: containers and Windows hide it."""
+    try:
+        return Path("/sys/module/nvidia/version").read_text().strip()
+    except OSError:
+        return None
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits for what was asked of the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def free_host_bytes() -> int | None:
+    """Of the machine's memory; None where the system does not tell."""
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
 
 
 def describe(device: torch.device) -> str:

@@ -40,8 +40,8 @@ class TrainingDiverged(WorkerError):
 
 
 MEMORY_HINT = (
-    "let the micro-batch be found (leave out `microBatchRows`), or set `activationCheckpointing: true`, `optimizerState: \"8bit\"` or "
-    "`offloadOptimizer: true`"
+    "let the micro-batch be found (leave out `microBatchRows`), or set `activationCheckpointing: true`, "
+    "`optimizerState: \"8bit\"` or `offloadOptimizer: true`"
 )
 
 

@@ -1,11 +1,13 @@
 """
 Continuations of prompts, many at once, equal in tokens to what `src/engine/tfjs/worker.ts` draws for each alone.
 
-Texts are continued side by side, as many as memory allows. One that ends leaves the batch and another prompt takes its place.
-Prompts go through the layers in pieces cut at fixed positions (`CUTS`); a piece that several prompts share, with all before it, is
-computed for one of them and copied, from texts that are still being continued too. Because pieces are the same whoever shares them, so are their bits.
+Texts are continued side by side, as many as memory allows. One that ends leaves the batch and another prompt takes its
+place. Prompts go through the layers in pieces cut at fixed positions (`CUTS`); a piece that several prompts share, with
+all before it, is computed for one of them and copied, from texts that are still being continued too. Because pieces are
+the same whoever shares them, so are their bits.
 
-Token t of prompt `id` takes uniform(t) of the stream (seed, "sample:<id>"): neither order nor batch nor preset changes the numbers drawn.
+Token t of prompt `id` takes uniform(t) of the stream (seed, "sample:<id>"): neither order nor batch nor preset changes
+the numbers drawn.
 """
 
 from __future__ import annotations
@@ -20,15 +22,16 @@ import torch
 from torch import Tensor
 
 from .attention import Cache, bytes_per_place, rounded_up
+from .devices import free_host_bytes
 from .errors import EngineFailed, spelled
-from .inference import Inference, Watch, ready, runs_of
-from .inspect import host_memory
-from .model import Decoder, attend
+from .inference import Inference, Watch, alone, check_ids, in_groups, ready, runs_of
+from .model import Decoder
 from .processors import Sampler, Texts
-from .random import stream
+from .random import Stream
 
 CUTS = (0, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-"""Where prompts are cut; beyond the last, every 512 tokens. Fine where shared beginnings are short, coarse where pieces should be large."""
+"""Where prompts are cut; beyond the last, every 512 tokens. Fine where shared beginnings are short, coarse where pieces
+should be large."""
 
 _MOST_PLACES = {"cpu": 256, "cuda": 1024}
 """Texts at once beyond which a step takes longer in proportion."""
@@ -97,16 +100,14 @@ def answer(request: dict[str, Any], session: Any) -> list[dict[str, Any]]:
 
 def continuations(
     model: Decoder,
-    architecture: dict[str, Any],
     prompts: Sequence[dict[str, Any]],
     preset: dict[str, Any],
     max_new_tokens: int,
     eos_id: int | None,
     seed: int,
-    session: Any = None,
 ) -> list[dict[str, Any]]:
-    """The same for a model as it is now; `session` is told how far it is, if there is one."""
-    watch = Watch(session, "generating", "texts")
+    """The same for a model as it is now."""
+    watch = Watch(None, "generating", "texts")
     return _continue(Inference(model), prompts, preset, max_new_tokens, eos_id, seed, watch)
 
 
@@ -131,13 +132,15 @@ def _continue(
         with _drawing():
             _run(inference, waiting, Sampler(preset), eos_id, seed, watch)
     return [
-        {"id": text.id, "tokens": text.tokens, "finish": text.finish, "logProbability": text.log_probability} for text in texts
+        {"id": text.id, "tokens": text.tokens, "finish": text.finish, "logProbability": text.log_probability}
+        for text in texts
     ]
 
 
 @contextlib.contextmanager
 def _drawing() -> Iterator[None]:
-    """CUDA's running sums are refused in deterministic mode for what they do with one long row; rows of their own are summed in order."""
+    """CUDA's running sums are refused in deterministic mode for what they do with one long row; rows of their own are
+    summed in order."""
     strict = torch.are_deterministic_algorithms_enabled()
     gentle = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(strict, warn_only=True)
@@ -152,16 +155,6 @@ def check(inference: Inference, prompts: Sequence[dict[str, Any]]) -> None:
         check_ids("generating", f"prompt {prompt['id']}", prompt["ids"], inference.vocabulary)
         if len(prompt["ids"]) == 0:
             raise EngineFailed("generating", f"prompt {prompt['id']} is empty", "begin prompts with BOS")
-
-
-def check_ids(doing: str, name: str, ids: Sequence[int], vocabulary: int) -> None:
-    for token in ids:
-        if not (isinstance(token, int) and 0 <= token < vocabulary):
-            raise EngineFailed(
-                doing,
-                f"token {token} of {name} is not in the vocabulary of {vocabulary}",
-                "encode with the tokenizer that the checkpoint was trained with",
-            )
 
 
 def _run(
@@ -222,15 +215,12 @@ def _spare_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        allowed = torch.cuda.get_device_properties(device).total_memory * _memory_fraction(device)
+        allowed = torch.cuda.get_device_properties(device).total_memory
+        allowed *= torch.cuda.get_per_process_memory_fraction(device)
         return int(0.8 * min(free + held, allowed - torch.cuda.memory_allocated(device)))
     if device.type == "mps":
         return (torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()) // 2
-    return host_memory().get("freeMemoryBytes", 4 << 30) // 2
-
-
-def _memory_fraction(device: torch.device) -> float:
-    return torch.cuda.get_per_process_memory_fraction(device)
+    return (free_host_bytes() or 4 << 30) // 2
 
 
 class Batch:
@@ -271,7 +261,7 @@ class Batch:
             self._state.tokens[place] = text.ids[0]
             self._state.tokens[place, :length] = torch.tensor(text.ids)
             if self._sampler.samples:
-                uniforms = stream(self._seed, f"sample:{text.id}").uniforms(0, text.limit - length)
+                uniforms = Stream(self._seed, f"sample:{text.id}").uniforms(0, text.limit - length)
                 self._state.uniforms[place, : len(uniforms)] = torch.from_numpy(uniforms)
         places = slice(first, first + len(texts))
         self._state.lengths[places] = torch.from_numpy(self._host_lengths[places])
@@ -331,7 +321,8 @@ class Batch:
         if len(broken) > 0:
             token = int(broken[0])
             problem = f"logit of token {token} is {spelled(float(logits[token]))}"
-        hint = "the model is broken: look at the losses it was trained to" if len(broken) > 0 else "use a smaller `noRepeatNgramSize`"
+        look = "the model is broken: look at the losses it was trained to"
+        hint = look if len(broken) > 0 else "use a smaller `noRepeatNgramSize`"
         raise EngineFailed(f"generating from prompt {self.texts[place].id}", problem, hint)
 
     def _leave(self, places: list[int], eos_id: int | None) -> None:
@@ -353,8 +344,8 @@ class Batch:
         del self.texts[left:]
 
     def _prompts(self, texts: Sequence[Text], first: int, known: dict[int, int]) -> Tensor:
-        """Fills the caches of places `first` ...; hidden states of the prompts' last tokens [texts, width]. `known`: pieces that
-        are in the cache already, by number, and where."""
+        """Fills the caches of places `first` ...; hidden states of the prompts' last tokens [texts, width]. `known`:
+        pieces that are in the cache already, by number, and where."""
         ends: dict[int, Tensor] = {}
         for level in range(max(len(text.pieces) for text in texts)):
             wanted: dict[int, list[int]] = {}
@@ -364,7 +355,8 @@ class Batch:
             fresh: list[tuple[int, Piece]] = []
             for number, places in wanted.items():
                 piece = self.texts[places[0]].pieces[level]
-                # of a piece computed earlier the keys are there, but not its last hidden state, which only a last piece needs
+                # of a piece computed earlier the keys are there, but not its last hidden state, which only a last piece
+                # needs
                 last = any(len(self.texts[place].pieces) == level + 1 for place in places)
                 if number not in known or last:
                     fresh.append((places[0], piece))
@@ -375,7 +367,9 @@ class Batch:
 
     def _share(self, wanted: dict[int, list[int]], known: dict[int, int], level: int) -> None:
         """Copies pieces from where they are to all who want them."""
-        pairs = [(known[number], place) for number, places in wanted.items() for place in places if place != known[number]]
+        pairs = [
+            (known[number], place) for number, places in wanted.items() for place in places if place != known[number]
+        ]
         by_extent: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for source, target in pairs:
             piece = self.texts[target].pieces[level]
@@ -387,7 +381,7 @@ class Batch:
     def _compute(self, fresh: list[tuple[int, Piece]], ends: dict[int, Tensor]) -> None:
         """Puts pieces of one level through the layers; `ends` gets the hidden state of each one's last token."""
         fresh.sort(key=lambda one: one[1].end)
-        for group in _in_groups(fresh):
+        for group in in_groups(fresh, lambda one: one[1].end - one[1].start, _PROMPT_ROWS):
             hidden = self._compute_group(group)
             row = -1
             for _, piece in group:
@@ -397,7 +391,8 @@ class Batch:
     def _compute_group(self, group: Sequence[tuple[int, Piece]]) -> Tensor:
         device = self._inference.device
         start = group[0][1].start
-        ids = torch.tensor([token for place, piece in group for token in self.texts[place].ids[start : piece.end]], device=device)
+        tokens = [token for place, piece in group for token in self.texts[place].ids[start : piece.end]]
+        ids = torch.tensor(tokens, device=device)
         positions = torch.cat([torch.arange(start, piece.end, device=device) for _, piece in group])
         runs = []
         first = 0
@@ -406,32 +401,10 @@ class Batch:
             runs.append((count, end, places))
             first += count
 
-        def mix(layer: int, queries: Tensor, keys_values: Tensor) -> Tensor:
-            mixed = []
-            row = 0
-            for count, end, places in runs:
-                length = end - start
-                rows = slice(row, row + count * length)
-                row = rows.stop
-                own = keys_values[rows].unflatten(0, (count, length))
-                self._cache.write_prompt(layer, places, start, own)
-                keys, values = own.permute(2, 0, 3, 1, 4) if start == 0 else self._cache.prompt(layer, places, end)
-                one = queries[rows].unflatten(0, (count, length)).transpose(1, 2)
-                mixed.append(attend(one, keys, values, self._inference.window).transpose(1, 2).flatten(2).flatten(0, 1))
-            return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+        def seen(layer: int, run: int, own: Tensor) -> Tensor:
+            _, end, places = runs[run]
+            self._cache.write_prompt(layer, places, start, own)
+            return alone(layer, run, own) if start == 0 else self._cache.prompt(layer, places, end)
 
+        mix = self._inference.mixing([(count, end - start) for count, end, _ in runs], seen)
         return self._inference.hidden(ids, positions, mix)
-
-
-def _in_groups(pieces: Sequence[tuple[int, Piece]]) -> list[list[tuple[int, Piece]]]:
-    """Pieces that come to at most `_PROMPT_ROWS` rows together; one longer than that stands alone."""
-    groups: list[list[tuple[int, Piece]]] = []
-    rows = _PROMPT_ROWS
-    for one in pieces:
-        length = one[1].end - one[1].start
-        if rows + length > _PROMPT_ROWS:
-            groups.append([])
-            rows = 0
-        groups[-1].append(one)
-        rows += length
-    return groups

@@ -1,25 +1,26 @@
 """
-Forward only. A text's numbers depend on its tokens and on nothing else: not on what is computed beside it, nor on its place there.
+Forward only. A text's numbers depend on its tokens and on nothing else: not on what is computed beside it, nor on its
+place there.
 
-Texts are rows one behind the other, without padding: whatever is done row by row sees them all at once, and only attention, where
-positions meet, knows where a text begins. Bits hold still because
-- on a CPU in fp32 products go to oneDNN with weights packed once, whose sums for a row do not depend on how many rows there are
-  (MKL's do, and on some processors it is two to three times slower); activations are fused into them, since a vectorised function rounds
-  otherwise at the ragged end of an array, and where that is depends on the rows before;
-- attention over a whole text has the shape of that text; with a cache, keys are padded to a multiple of `CACHE_BLOCK`, beyond which
-  masked keys add exact zeros to sums that keep their order;
-- a prompt goes through the layers in pieces cut at fixed positions (`generate.py`), so it does not matter whether a piece was
-  computed for it or for another prompt that begins alike.
-Elsewhere (CUDA, MPS, half precision, processors without oneDNN) a product's kernel is chosen by its shape: there the batch can move the
-last bits, and with them a token whose rival is as likely to the last digit.
+Texts are rows one behind the other, without padding: whatever is done row by row sees them all at once, and only
+attention, where positions meet, knows where a text begins. Bits hold still because
+- on a CPU in fp32 products go to oneDNN with weights packed once, whose sums for a row do not depend on how many rows
+  there are (MKL's do, and on some processors it is two to three times slower); activations are fused into them, since a
+  vectorised function rounds otherwise at the ragged end of an array, and where that is depends on the rows before;
+- attention over a whole text has the shape of that text; with a cache, keys are padded to a multiple of `CACHE_BLOCK`,
+  beyond which masked keys add exact zeros to sums that keep their order;
+- a prompt goes through the layers in pieces cut at fixed positions (`generate.py`), so it does not matter whether a
+  piece was computed for it or for another prompt that begins alike. Elsewhere (CUDA, MPS, half precision, processors
+  without oneDNN) a product's kernel is chosen by its shape: there the batch can move the last bits, and with them a
+  token whose rival is as likely to the last digit.
 """
 
 from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,22 @@ CACHE_BLOCK = 64
 """Keys of a cache are looked at in multiples of this many."""
 
 Mixing = Callable[[int, Tensor, Tensor], Tensor]
-"""(layer, queries [rows, heads, head width], keys and values [rows, 2, key-value heads, head width]) -> mixed [rows, width]"""
+"""(layer, queries [rows, heads, head width], keys and values [rows, 2, key-value heads, head width]) -> mixed [rows,
+width]"""
+
+Seen = Callable[[int, int, Tensor], Sequence[Tensor]]
+"""(layer, number of the run, its own keys and values [texts, length, 2, key-value heads, head width]) -> the keys and
+the values that it looks at, each [texts, key-value heads, at least length, head width]"""
+
+_ROWS = {"cpu": 4096, "cuda": 32768}
+"""Tokens that go through the layers at once."""
+
+Item = TypeVar("Item")
+
+
+def alone(_layer: int, _run: int, own: Tensor) -> Tensor:
+    """`Seen` of texts with nothing before them."""
+    return own.permute(2, 0, 3, 1, 4)
 
 
 class Inference:
@@ -49,7 +65,8 @@ class Inference:
         self.head_width: int = model.architecture["width"] // self.heads
         self.vocabulary: int = model.architecture["vocabulary"]
         self.window: int | None = model.architecture.get("slidingWindow")
-        # the model keeps this (`ready`), so this must not keep the model: both would stay in memory until a collector comes by
+        # the model keeps this (`ready`), so this must not keep the model: both would stay in memory until a collector
+        # comes by
         self._model = weakref.proxy(model)
         with torch.no_grad():
             self._layers = [_layer(block, self.dtype) for block in model.blocks]
@@ -69,26 +86,30 @@ class Inference:
         return self._head(hidden).to(self.draws_on)
 
     def texts(self, texts: Sequence[Sequence[int]]) -> Tensor:
-        """Hidden states of whole texts one behind the other, [rows, width]; those of one length stand together, in the order given."""
+        """Hidden states of whole texts one behind the other, [rows, width]; those of one length stand together, in the
+        order given."""
         lengths = [len(text) for text in texts]
         if lengths != sorted(lengths):
             raise ValueError("texts are to come in order of their lengths")
         ids = torch.tensor([token for text in texts for token in text], device=self.device)
         positions = torch.cat([torch.arange(length, device=self.device) for length in lengths])
-        runs = runs_of(lengths)
+        return self.hidden(ids, positions, self.mixing(runs_of(lengths), alone))
 
-        def mix(_: int, queries: Tensor, keys_values: Tensor) -> Tensor:
+    def mixing(self, runs: Sequence[tuple[int, int]], seen: Seen) -> Mixing:
+        """Attention of rows that come in runs: (how many texts, rows of each)."""
+
+        def mix(layer: int, queries: Tensor, keys_values: Tensor) -> Tensor:
             mixed = []
             first = 0
-            for count, length in runs:
+            for run, (count, length) in enumerate(runs):
                 rows = slice(first, first + count * length)
                 first = rows.stop
-                q = queries[rows].unflatten(0, (count, length)).transpose(1, 2)
-                k, v = keys_values[rows].unflatten(0, (count, length)).permute(2, 0, 3, 1, 4)
-                mixed.append(attend(q, k, v, self.window).transpose(1, 2).flatten(2).flatten(0, 1))
+                keys, values = seen(layer, run, keys_values[rows].unflatten(0, (count, length)))
+                one = queries[rows].unflatten(0, (count, length)).transpose(1, 2)
+                mixed.append(attend(one, keys, values, self.window).transpose(1, 2).flatten(2).flatten(0, 1))
             return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
-        return self.hidden(ids, positions, mix)
+        return mix
 
 
 def ready(model: Decoder) -> Inference:
@@ -100,7 +121,8 @@ def ready(model: Decoder) -> Inference:
 
 
 class Watch:
-    """Tells whoever asked how far a request is, at most once a second, and gives it up when they do not want it any more."""
+    """Tells whoever asked how far a request is, at most once a second, and gives it up when they do not want it any
+    more."""
 
     def __init__(self, session: Any, doing: str, unit: str) -> None:
         """`session` is None where nobody is told: in the middle of a training."""
@@ -126,6 +148,35 @@ def runs_of(lengths: Sequence[int]) -> list[tuple[int, int]]:
     return runs
 
 
+def rows_at_once(device: torch.device) -> int:
+    """Tokens that go through the layers at once."""
+    return _ROWS.get(device.type, 4096)
+
+
+def in_groups(items: Iterable[Item], rows_of: Callable[[Item], int], most: int) -> list[list[Item]]:
+    """Items that come to at most `most` rows together; one longer than that stands alone."""
+    groups: list[list[Item]] = []
+    rows = most
+    for item in items:
+        if rows + rows_of(item) > most:
+            groups.append([])
+            rows = 0
+        groups[-1].append(item)
+        rows += rows_of(item)
+    return groups
+
+
+def check_ids(doing: str, name: str, ids: Sequence[int], vocabulary: int) -> None:
+    """Refuses what is no token of the model."""
+    for token in ids:
+        if not (isinstance(token, int) and 0 <= token < vocabulary):
+            raise EngineFailed(
+                doing,
+                f"token {token} of {name} is not in the vocabulary of {vocabulary}",
+                "encode with the tokenizer that the checkpoint was trained with",
+            )
+
+
 def _packs(weight: Tensor, dtype: torch.dtype) -> bool:
     return (
         weight.device.type == "cpu"
@@ -137,7 +188,8 @@ def _packs(weight: Tensor, dtype: torch.dtype) -> bool:
 
 
 class Product:
-    """x @ weight.T + bias, with what is done to it at once: an activation, or another array added to or multiplied by it."""
+    """x @ weight.T + bias, with what is done to it at once: an activation, or another array added to or multiplied by
+    it."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
         """`weight` [outputs, inputs]"""
@@ -212,7 +264,8 @@ class _LlamaLayer:
             torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]), None, dtype
         )
         self._mix, self._gate, self._up, self._down = (
-            Product(layer.weight, None, dtype) for layer in (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+            Product(layer.weight, None, dtype)
+            for layer in (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
         )
 
     def project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 
 from .errors import EngineFailed
-from .generate import check_ids
-from .inference import ready
+from .inference import check_ids, ready
 from .losses import logit_blocks
 
 

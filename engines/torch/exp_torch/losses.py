@@ -24,8 +24,9 @@ _LOGIT_BYTES = {True: 16 << 20, False: 1 << 30}
 def answer(request: dict[str, Any], session: Any) -> list[dict[str, Any]]:
     """`LossesRequest` -> `DocumentLoss`es in the order of the documents."""
     inference = ready(session.load(request["checkpoint"]).model)
-    specials = request.get("specialIds")
-    return _measure(inference, request["documents"], SPECIALS if specials is None else specials, Watch(session, _DOING, "windows"))
+    given = request.get("specialIds")
+    specials = SPECIALS if given is None else given
+    return _measure(inference, request["documents"], specials, Watch(session, _DOING, "windows"))
 
 
 def measure(
@@ -67,7 +68,8 @@ def _measure(
 
 
 def target_nlls(inference: Inference, texts: Sequence[Sequence[int]]) -> list[Tensor]:
-    """-log p, in nats, of every token but the first: float64 [length - 1] on the host for each text. Texts come in order of length."""
+    """-log p, in nats, of every token but the first: float64 [length - 1] on the host for each text. Texts come in
+    order of length."""
     hidden = inference.texts([text[:-1] for text in texts])
     targets = torch.tensor([token for text in texts for token in text[1:]], device=inference.draws_on)
     found = torch.empty(len(targets), dtype=torch.float64, device=inference.draws_on)

@@ -1,8 +1,11 @@
 """How a step is cut into micro-batches, and what else is given up to make them fit.
 
-On the CPU by a rule on the request alone, so that two machines cut alike. On a GPU by trying: two small micro-batches tell what a row costs,
-the largest that should fit is tried, and less while it does not. What is given up when nothing fits goes from cheap to dear: activations are
-computed twice (a third more work), then moments live in the memory of the host.
+On the CPU by a rule on the request alone, so that two machines cut alike. On a GPU by trying: two small micro-batches
+tell what a row costs, the largest that should fit is tried, and less while it does not. What is given up when nothing
+fits goes from cheap to dear: activations are computed twice (a third more work), then moments live in the memory of the
+host, and in half precision the fp32 of the blocks' matrices with them (`trainer.py`).
+
+`src/engine/torch/Memory.ts` reckons the same before anything is started.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Plan:
-    """How a step is computed. `recomputed_blocks`: blocks whose activations are computed again on the way back."""
+    """How a step is computed. `recomputed_blocks`: blocks whose activations are computed again on the way back;
+    `offloaded`: moments, and masters where there are any, are on the host."""
 
     micro_batch_rows: int
     recomputed_blocks: int
@@ -60,28 +64,47 @@ def parts(rows: int, count: int) -> list[slice]:
 
 
 Attempt = Callable[[int], int | None]
-"""Takes a micro-batch of so many rows for a try; peak bytes, or None where memory ran out."""
+"""Tries a micro-batch of so many rows; peak bytes, or None where memory ran out: the same in every process."""
 
 
-def largest_that_fits(most: int, limit: int, attempt: Attempt, verify: bool) -> int:
-    """Rows in the largest micro-batch up to `most` whose peak stays below `limit` bytes; 0 when not even one row does.
+@dataclass(frozen=True)
+class Fit:
+    """A micro-batch that fits. `peak`: its bytes; unless it was `tried`, what two smaller ones let expect."""
 
-    `verify`: the guess itself is tried. Several processes cannot: where one runs out of memory, the others would wait for it for ever.
+    rows: int
+    peak: int
+    tried: bool = True
+
+
+def largest_that_fits(rows: int, most: int, limit: int, attempt: Attempt, verify: bool) -> Fit | None:
+    """The largest micro-batch of at most `most` of `rows` rows whose peak stays below `limit` bytes; None when not even
+    one row does.
+
+    `verify`: the guess itself is tried. Several processes cannot: where one runs out of memory, the others would wait
+    for it for ever.
     """
     one = attempt(1)
     if one is None or one > limit:
-        return 0
+        return None
     two = attempt(2) if most > 1 else None
     if two is None or two > limit:
-        return 1
-    guess = min(most, 1 + int(_SAFE * limit - one) // max(1, two - one))
+        return Fit(1, one)
+    more = max(1, two - one)
+    guess = min(most, 1 + int(_SAFE * limit - one) // more)
     while guess > 2:
-        guess = even(guess, most) if guess < most else most
-        peak = attempt(guess) if verify else 0
+        guess = even(guess, rows)
+        peak = attempt(guess) if verify else one + (guess - 1) * more
         if peak is not None and peak <= limit:
-            return guess
+            return Fit(guess, peak, verify)
         guess -= max(1, guess // 16)
-    return 2
+    return Fit(2, two)
+
+
+def shares_out(settings: Settings, processes: int, held: int, there: float) -> bool:
+    """FSDP where asked for, or where one process with `there` bytes would not hold weights, gradients and moments."""
+    if processes == 1 or settings.sharding != "auto":
+        return processes > 1 and settings.sharding == "fsdp"
+    return held > 0.7 * there
 
 
 def ladder(settings: Settings, blocks: int) -> Iterator[tuple[int, bool]]:
@@ -95,23 +118,45 @@ def ladder(settings: Settings, blocks: int) -> Iterator[tuple[int, bool]]:
 
 
 def find_plan(
-    settings: Settings, blocks: int, context: int, rows: int, limit: int, arrange: Callable[[int, bool], Attempt], verify: bool
-) -> Plan | None:
+    settings: Settings,
+    blocks: int,
+    context: int,
+    rows: int,
+    limit: int,
+    arrange: Callable[[int, bool], Attempt],
+    verify: bool,
+) -> tuple[Plan, Fit] | None:
     """The cheapest way that keeps the GPU busy, else the one with the largest micro-batch; None when nothing fits."""
     most = max(1, min(rows, _GPU_TOKENS // context))
-    best: Plan | None = None
+    given = settings.microBatchRows
+    best: tuple[Plan, Fit] | None = None
     for recomputed, offloaded in ladder(settings, blocks):
-        if settings.microBatchRows is not None:
-            wanted = min(settings.microBatchRows, rows)
-            peak = arrange(recomputed, offloaded)(wanted)
-            found = wanted if peak is not None and peak <= limit else 0
+        attempt = arrange(recomputed, offloaded)
+        if given is None:
+            found = largest_that_fits(rows, most, limit, attempt, verify)
         else:
-            found = largest_that_fits(most, limit, arrange(recomputed, offloaded), verify)
-        if found > (best.micro_batch_rows if best else 0):
-            best = Plan(found, recomputed, offloaded)
-        if found == rows or found * context >= _ENOUGH_TOKENS:
+            found = _given(min(given, rows), limit, attempt)
+        if found is None:
+            continue
+        if best is None or found.rows > best[1].rows:
+            best = Plan(found.rows, recomputed, offloaded), found
+        if given is not None or found.rows == rows or found.rows * context >= _ENOUGH_TOKENS:
             break
     return best
+
+
+def _given(rows: int, limit: int, attempt: Attempt) -> Fit | None:
+    peak = attempt(rows)
+    return None if peak is None or peak > limit else Fit(rows, peak)
+
+
+def still_serves(plan: Plan, settings: Settings, rows: int) -> bool:
+    """Whether a plan that was found before is one that these settings allow for `rows` rows."""
+    return (
+        (settings.microBatchRows is None or min(settings.microBatchRows, rows) == plan.micro_batch_rows)
+        and settings.activationCheckpointing in ("auto", plan.recomputed_blocks > 0)
+        and settings.offloadOptimizer in ("auto", plan.offloaded)
+    )
 
 
 def gibibytes(count: float) -> str:

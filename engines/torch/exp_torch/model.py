@@ -1,21 +1,21 @@
 """
-The models, as `src/model/Architecture.ts` names them: parameters carry the canonical tensor names and layouts (those of Hugging Face
-`transformers`), in canonical order, so a checkpoint is a `state_dict` and nothing is renamed on the way.
+The models, as `src/model/Architecture.ts` names them: parameters carry the canonical tensor names and layouts (those of
+Hugging Face `transformers`), in canonical order, so a checkpoint is a `state_dict` and nothing is renamed on the way.
 
-    model = build(architecture)          # parameters are uninitialised: whoever asks fills them
-    hidden = model(ids)                  # [batch, length] -> [batch, length, width], after the final norm
-    logits = model.head(hidden)          # apart, so that cross-entropy need not hold batch x length x vocabulary at once
+    model = build(architecture)          # parameters are uninitialised: whoever asks fills them hidden = model(ids)
+    # [batch, length] -> [batch, length, width], after the final norm logits = model.head(hidden)          # apart, so
+    that cross-entropy need not hold batch x length x vocabulary at once
 
-Nothing in `forward` depends on values, only on shapes: it compiles whole (`fullgraph=True`) and can be captured. `model.blocks` is a
-`ModuleList` for FSDP2 to wrap; `model.recomputed_blocks` is how many of the first blocks keep no activations for the backward pass.
+Nothing in `forward` depends on values, only on shapes: it compiles whole (`fullgraph=True`) and can be captured.
+`model.blocks` is a `ModuleList`, for FSDP2 to wrap and for training to compile one by one; `model.recomputed_blocks`
+is how many of the first blocks keep no activations for the backward pass.
 
-A block is split where positions meet: `project` gives queries, keys and values, `finish` takes what attention made of them. Decoding
-with a cache (`attention.py`) puts another attention between the same two halves.
+A block is split where positions meet: `project` gives queries, keys and values, `finish` takes what attention made of
+them. Decoding with a cache (`attention.py`) puts another attention between the same two halves.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -47,13 +47,23 @@ class Decoder(nn.Module):
     """What both families share: a pre-norm stack of blocks between an embedding and a head."""
 
     architecture: Architecture
-    recomputed_blocks: int = 0
     dtype: torch.dtype | None = None
-    """Of the arithmetic, where it is not that of the parameters: training keeps them in fp32 and every layer casts what it uses."""
+    """Of the arithmetic, where it is not that of the parameters: training keeps them in fp32, layers cast what they
+    use."""
 
     @property
     def blocks(self) -> nn.ModuleList:
         raise NotImplementedError
+
+    @property
+    def recomputed_blocks(self) -> int:
+        """Blocks whose activations are computed again on the way back."""
+        return sum(block.recomputed for block in self.blocks)
+
+    @recomputed_blocks.setter
+    def recomputed_blocks(self, count: int) -> None:
+        for i, block in enumerate(self.blocks):
+            block.recomputed = i < count
 
     @property
     def head_weight(self) -> nn.Parameter:
@@ -72,24 +82,23 @@ class Decoder(nn.Module):
         raise NotImplementedError
 
     def fill_buffers(self) -> None:
-        """Computes what is neither parameter nor stored; to be called after `to_empty` of a model built on the meta device."""
+        """Computes what is neither parameter nor stored; to be called after `to_empty` of a model built on the meta
+        device."""
 
     def head(self, hidden: Tensor) -> Tensor:
         """[..., width] -> logits [..., vocabulary]"""
         return F.linear(hidden, self.head_weight.to(hidden.dtype))
 
     def forward(self, ids: Tensor) -> Tensor:
-        """[batch, length] -> hidden states [batch, length, width] after the final norm; positions count from 0 in every row."""
+        """[batch, length] -> hidden states [batch, length, width] after the final norm; positions count from 0 in every
+        row."""
         positions = torch.arange(ids.shape[1], device=ids.device)
         x = self.embed(ids, positions)
         if self.dtype is not None:
             x = x.to(self.dtype)
         rotation = self.rotation(positions)
-        for i, block in enumerate(self.blocks):
-            if i < self.recomputed_blocks and torch.is_grad_enabled():
-                x = checkpoint(block, x, rotation, use_reentrant=False)
-            else:
-                x = block(x, rotation)
+        for block in self.blocks:
+            x = block(x, rotation)
         return self.final_norm(x)
 
 
@@ -97,16 +106,25 @@ class Block(nn.Module):
     """One layer: positions meet in attention, everything else is done row by row."""
 
     window: int | None = None
+    recomputed: bool = False
 
     def project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-        """[batch, length, width] -> queries [batch, heads, length, head width], keys and values [batch, key-value heads, ...]"""
+        """[batch, length, width] -> queries [batch, heads, length, head width], keys and values [batch, key-value
+        heads, ...]"""
         raise NotImplementedError
 
     def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """The block's input and what attention made of its queries [batch, heads, length, head width] -> the block's output"""
+        """The block's input and what attention made of its queries [batch, heads, length, head width] -> the block's
+        output"""
         raise NotImplementedError
 
     def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
+        # inside what is compiled, so that the compiler knows what it need not keep; nothing here draws random numbers
+        if self.recomputed and torch.is_grad_enabled():
+            return checkpoint(self._compute, x, rotation, use_reentrant=False, preserve_rng_state=False)
+        return self._compute(x, rotation)
+
+    def _compute(self, x: Tensor, rotation: Rotation | None) -> Tensor:
         queries, keys, values = self.project(x, rotation)
         return self.finish(x, attend(queries, keys, values, self.window))
 
@@ -118,7 +136,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, window: int | None) ->
     """
     length, seen_length = queries.shape[2], keys.shape[2]
     grouped = queries.shape[1] != keys.shape[1]
-    # only the half-precision CUDA kernels read a shared key-value head in place; others fall back to holding length x length
+    # only the half-precision CUDA kernels read a shared key-value head in place; others fall back to holding length x
+    # length
     in_place = grouped and queries.is_cuda and queries.dtype != torch.float32
     if grouped and not in_place:
         times = queries.shape[1] // keys.shape[1]
@@ -154,7 +173,8 @@ class Conv1D(nn.Module):
 
 
 class Linear(nn.Module):
-    """A linear layer without bias, weight [outputs, inputs]; unlike `nn.Linear` it spends no time on values that are replaced."""
+    """A linear layer without bias, weight [outputs, inputs]; unlike `nn.Linear` it spends no time on values that are
+    replaced."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -206,11 +226,11 @@ class Gpt2(Decoder):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
-        width = architecture["width"]
+        width, heads = architecture["width"], architecture["heads"]
         self.transformer = nn.Module()
         self.transformer.wte = Table(architecture["vocabulary"], width)
         self.transformer.wpe = Table(architecture["context"], width)
-        self.transformer.h = nn.ModuleList(Gpt2Block(width, architecture["heads"]) for _ in range(architecture["layers"]))
+        self.transformer.h = nn.ModuleList(Gpt2Block(width, heads) for _ in range(architecture["layers"]))
         self.transformer.ln_f = LayerNorm(width)
 
     @property
@@ -273,9 +293,13 @@ class Llama(Decoder):
         self.fill_buffers()
 
     def fill_buffers(self) -> None:
-        # in fp32 step by step, as transformers does it: an angle of thousands is not exact, and both must be off by the same
+        # in fp32 step by step, as transformers does it: an angle of thousands is not exact, and both must be off by the
+        # same
         context, head_width = self.cosine.shape
         device = self.cosine.device
+        if device.type == "meta":
+            # numbers that nobody will see would take PyTorch 150 MB of modules to pretend
+            return
         exponents = torch.arange(0, head_width, 2, dtype=torch.int64, device=device).float() / head_width
         frequencies = 1.0 / (self.architecture["ropeTheta"] ** exponents)
         angles = torch.arange(context, dtype=torch.float32, device=device)[:, None] * frequencies[None, :]
@@ -339,9 +363,3 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     cosine, sine = rotation
     first, second = x.chunk(2, -1)
     return (x * cosine + torch.cat((-second, first), -1) * sine).to(x.dtype)
-
-
-def parameter_count(architecture: Architecture) -> int:
-    """Parameters, a tied head counted once (F18 of the metric definitions)."""
-    with torch.device("meta"):
-        return sum(math.prod(parameter.shape) for parameter in build(architecture).parameters())

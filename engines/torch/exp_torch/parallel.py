@@ -1,21 +1,25 @@
 """Several processes on one training: one a GPU over NCCL, or on the CPU over gloo.
 
-Two ways lead here. Asked for `processes: n`, the worker starts n ranks of itself (`--rank`) and passes on what the first one says. Started by
-`torchrun … -m exp_torch REQUEST.json`, on one node or several, every process is a rank already and the first one writes the lines.
+Two ways lead here. Asked for `processes: n`, the worker starts n ranks of itself (`--rank`) and passes on what the
+first one says. Started by `torchrun … -m exp_torch REQUEST.json`, on one node or several, every process is a rank
+already and the first one writes the lines.
 
-| how                     | what each process holds                              | gradients                                          |
-|-------------------------|------------------------------------------------------|----------------------------------------------------|
-| `ddp`                   | everything                                           | summed while the last micro-batch runs backward     |
-| `fsdp` (`fully_shard`)  | its share of weights, gradients and moments; a block's | reduced and scattered to their owner             |
-|                         | weights come together when it is computed             |                                                    |
+| how                    | what each process holds                            | gradients                            |
+|------------------------|----------------------------------------------------|--------------------------------------|
+| `ddp`                  | everything                                         | summed while the last micro-batch    |
+|                        |                                                    | runs backward                        |
+| `fsdp` (`fully_shard`) | its share of weights, gradients and moments; a     | reduced and scattered to their owner |
+|                        | block's weights come together when it is computed  |                                      |
 
-The rows of a step are cut into contiguous portions, the first ranks' one longer where they do not divide. Every rank takes the same number
-of micro-batches, because each is a meeting of all. A rank ends when its standard input ends, so none outlives who started it.
+The rows of a step are cut into contiguous portions whose sizes differ by at most one. Every rank takes the same number
+of micro-batches, because each is a meeting of all. Documents to be measured are dealt out whole: what one loses does
+not depend on who measures it. A rank ends when its standard input ends, so none outlives who started it.
 """
 
 from __future__ import annotations
 
 import datetime
+import heapq
 import json
 import os
 import subprocess
@@ -23,7 +27,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -32,7 +36,7 @@ from torch import Tensor
 from .errors import EngineFailed, WorkerError
 
 _PATIENCE = datetime.timedelta(hours=2)
-"""Rank 0 measures and writes checkpoints while the others wait."""
+"""Rank 0 draws samples and writes checkpoints while the others wait."""
 
 RANK_ARGUMENT = "--rank"
 
@@ -54,6 +58,29 @@ class Group:
         """Of any process."""
         return -(-rows_per_step // self.size)
 
+    def dealt(self, sizes: Sequence[int]) -> list[int]:
+        """Which of so large pieces of work are this process's: each next largest is for whoever has least."""
+        held = [(0, rank) for rank in range(self.size)]
+        mine = []
+        for piece in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+            least, rank = held[0]
+            heapq.heapreplace(held, (least + sizes[piece], rank))
+            if rank == self.rank:
+                mine.append(piece)
+        return sorted(mine)
+
+    def gathered(
+        self, mine: Sequence[int], rows: Sequence[Sequence[float]], count: int, width: int
+    ) -> list[list[float]]:
+        """At every process, all `count` rows of `width` numbers, of which `rows` are those at the places `mine`. To the
+        bit: each is added to zeros."""
+        if self.size == 1:
+            return [list(row) for row in rows]
+        table = torch.zeros(count, width, dtype=torch.float64)
+        for place, row in zip(mine, rows):
+            table[place] = torch.tensor(row, dtype=torch.float64)
+        return self.add_up(table.to(self._device)).tolist()
+
     def add_up(self, values: Tensor) -> Tensor:
         """Their sum over all processes, in place."""
         if self.size > 1:
@@ -74,10 +101,14 @@ class Group:
 
     def lowest(self, value: int) -> int:
         """The smallest of all processes' values."""
+        return -self.highest(-value)
+
+    def highest(self, value: int) -> int:
+        """The largest of all processes' values."""
         if self.size == 1:
             return value
         said = torch.tensor(value, device=self._device)
-        dist.all_reduce(said, dist.ReduceOp.MIN)
+        dist.all_reduce(said, dist.ReduceOp.MAX)
         return int(said)
 
 
@@ -92,7 +123,10 @@ def join(device: str) -> Group:
     if device == "cuda":
         torch.cuda.set_device(local_rank)
     store = os.environ.get("EXP_TORCH_STORE")
-    where = {"init_method": Path(store).as_uri(), "rank": rank, "world_size": size} if store else {}
+    where: dict[str, Any] = {"init_method": Path(store).as_uri(), "rank": rank, "world_size": size} if store else {}
+    if device == "cuda":
+        # else the first meeting guesses a GPU by the rank, which on a second node there is none of
+        where["device_id"] = torch.device("cuda", local_rank)
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=_PATIENCE, **where)
     return Group(rank, size, local_rank)
 
@@ -130,7 +164,8 @@ class Ranks:
         }
         return subprocess.Popen(
             [sys.executable, "-m", "exp_torch", RANK_ARGUMENT],
-            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": environment, "text": True, "encoding": "utf-8"},
+            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE},
+            **{"env": environment, "text": True, "encoding": "utf-8"},
         )
 
     @staticmethod
@@ -199,7 +234,8 @@ class ReceivedError(WorkerError):
 
 
 def _ended_early(rank: int, code: int) -> EngineFailed:
-    return EngineFailed("training", f"process {rank} ended with {code} before its work was done", "look at its last lines above this one")
+    problem = f"process {rank} ended with {code} before its work was done"
+    return EngineFailed("training", problem, "look at its last lines above this one")
 
 
 def check_processes(processes: int, device: str, rows_per_step: int) -> None:
@@ -208,6 +244,8 @@ def check_processes(processes: int, device: str, rows_per_step: int) -> None:
     if device == "mps":
         raise EngineFailed(doing, f"{processes} processes cannot share the `mps` device", "leave out `processes`")
     if device == "cuda" and processes > torch.cuda.device_count():
-        raise EngineFailed(doing, f"{processes} processes for {torch.cuda.device_count()} GPUs", "use one process a GPU")
+        problem = f"{processes} processes for {torch.cuda.device_count()} GPUs"
+        raise EngineFailed(doing, problem, "use one process a GPU")
     if processes > rows_per_step:
-        raise EngineFailed(doing, f"{processes} processes for {rows_per_step} rows a step", "use at most as many processes as rows")
+        problem = f"{processes} processes for {rows_per_step} rows a step"
+        raise EngineFailed(doing, problem, "use at most as many processes as rows")

@@ -70,5 +70,6 @@ def _likeliest(logits: Tensor) -> list[dict[str, Any]]:
     values, order = logits[ids].sort(dim=-1, descending=True, stable=True)
     normaliser = float(log_normaliser(logits[None])[0])
     return [
-        {"id": int(ids[at]), "probability": math.exp(float(value) - normaliser)} for value, at in zip(values[:_TOP], order[:_TOP])
+        {"id": int(ids[at]), "probability": math.exp(float(value) - normaliser)}
+        for value, at in zip(values[:_TOP], order[:_TOP])
     ]

@@ -1,13 +1,14 @@
 """
-From logits to the next token of many texts at once: the rules of `src/engine/LogitsProcessors.ts`, which are those of Hugging Face
-`transformers` (repetition penalty, no-repeat n-gram; sampling only: temperature, top-k, top-p), and its draw by the inverse distribution function.
+From logits to the next token of many texts at once: the rules of `src/engine/LogitsProcessors.ts`, which are those of
+Hugging Face `transformers` (repetition penalty, no-repeat n-gram; sampling only: temperature, top-k, top-p), and its
+draw by the inverse distribution function.
 
-Numbers as there: scores and softmax terms are rounded to fp32 after each operation, running sums are fp64, equal scores go by index.
-Only what can be drawn is ever sorted: the largest few are taken first, and where they turn out not to be enough (ties at the edge,
-more than that within top-p), more are taken for the texts that need them.
+Numbers as there: scores and softmax terms are rounded to fp32 after each operation, running sums are fp64, equal scores
+go by index. Only what can be drawn is ever sorted: the largest few are taken first, and where they turn out not to be
+enough (ties at the edge, more than that within top-p), more are taken for the texts that need them.
 
-Penalty and n-grams touch tokens of the text only. They are done in place and undone after the draw, so no second array of
-texts × vocabulary is held.
+Penalty and n-grams touch tokens of the text only. They are done in place and undone after the draw, so no second array
+of texts × vocabulary is held.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ _BLOCK = 128
 
 @dataclass(frozen=True)
 class Candidates:
-    """Tokens that may be drawn, [texts, some]; scores are after all processors, -inf where a processor banned the token."""
+    """Tokens that may be drawn, [texts, some]; scores are after all processors, -inf where a processor banned the
+    token."""
 
     ids: Tensor
     scores: Tensor
@@ -41,8 +43,8 @@ class Candidates:
 class Texts:
     """What was said before the tokens to be drawn.
 
-    tokens: int64 [texts, at least longest]; beyond a text's own length its first token is repeated, which changes nothing
-    lengths: int64 [texts]
+    tokens: int64 [texts, at least longest]; beyond a text's own length its first token is repeated, which changes
+    nothing lengths: int64 [texts]
     """
 
     tokens: Tensor
@@ -68,8 +70,9 @@ class Sampler:
 
     def draw(self, logits: Tensor, texts: Texts | None, uniforms: Tensor | None) -> tuple[Tensor, Tensor]:
         """
-        fp32 [texts, vocabulary], float64 [texts] in [0, 1) -> int64 [texts], and log p of each under the untempered model, float64.
-        A text whose logits are broken gets `NOT_A_NUMBER`, one that can draw nothing `ALL_BANNED`. Logits are left as they were.
+        fp32 [texts, vocabulary], float64 [texts] in [0, 1) -> int64 [texts], and log p of each under the untempered
+        model, float64. A text whose logits are broken gets `NOT_A_NUMBER`, one that can draw nothing `ALL_BANNED`.
+        Logits are left as they were.
         """
         largest = logits.amax(-1, keepdim=True)
         normaliser = log_normaliser(logits, largest)
@@ -81,7 +84,8 @@ class Sampler:
         return torch.where(largest[:, 0] < torch.inf, token, NOT_A_NUMBER), log_probability
 
     def process(self, logits: Tensor, texts: Texts) -> Tensor:
-        """Scores [texts, vocabulary] after all processors, -inf where banned: what is compared with others' processors."""
+        """Scores [texts, vocabulary] after all processors, -inf where banned: what is compared with others'
+        processors."""
         scores = logits.clone()
         self._look_back(scores, texts)
         if not self.samples:
@@ -204,7 +208,8 @@ def _largest(scores: Tensor, count: int, temperature: float) -> Candidates:
 
 
 def _top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest in any order. Of a large vocabulary, only blocks whose maximum is among the `count` largest can hold them."""
+    """The `count` largest in any order. Of a large vocabulary, only blocks whose maximum is among the `count` largest
+    can hold them."""
     vocabulary = scores.shape[1]
     blocks = vocabulary // _BLOCK
     if blocks < 2 * count or vocabulary % _BLOCK:
@@ -230,7 +235,8 @@ def _total_weight(scores: Tensor, temperature: float) -> Tensor:
 
 
 def _block_sums(weights: Tensor) -> Tensor:
-    """fp32 [rows, vocabulary] -> float64 [rows, blocks]: of neighbours in fp32, where few are added, so little is lost."""
+    """fp32 [rows, vocabulary] -> float64 [rows, blocks]: of neighbours in fp32, where few are added, so little is
+    lost."""
     rows, vocabulary = weights.shape
     whole = vocabulary // _BLOCK * _BLOCK
     sums = weights[:, :whole].unflatten(-1, (-1, _BLOCK)).sum(-1).double()
@@ -245,7 +251,8 @@ def _shares(weights: Tensor, total: Tensor) -> Tensor:
 
 
 def _cut(scores: Tensor, shares: Tensor, top_p: float, rest: Tensor | int = 0) -> Tensor:
-    """Bans, in ascending order, while the running sum of shares is at most 1 - p; the largest stays. Rows are in descending order."""
+    """Bans, in ascending order, while the running sum of shares is at most 1 - p; the largest stays. Rows are in
+    descending order."""
     running = (shares.flip(-1).cumsum(-1) + rest).flip(-1)
     limit = torch.tensor(1 - top_p, dtype=torch.float32, device=scores.device)
     banned = running.float() <= limit

@@ -1,8 +1,8 @@
 """Products of fp32 matrices on the CPU, by the library that is fast on it.
 
-PyTorch's own go to MKL, which on processors of other makers than Intel runs at half of what oneDNN, which PyTorch also carries, reaches (measured on
-an AMD EPYC: 86 against 190 GFLOP/s a core). Which one is chosen depends on the maker of the processor alone, not on a race: bits must not depend on what
-else a machine is doing.
+PyTorch's own go to MKL, which on processors of other makers than Intel runs at half of what oneDNN, which PyTorch also
+carries, reaches (measured on an AMD EPYC: 86 against 190 GFLOP/s a core). Which one is chosen depends on the maker of
+the processor alone, not on a race: bits must not depend on what else a machine is doing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The conversation: lines in, lines out (`../PROTOCOL.md`), one request at a time.
 
-A thread reads, so that a cancellation or the end of input is noticed in the middle of a step; another keeps the heartbeat. Whatever is not a line of
-the protocol goes to standard error, whoever prints it.
+A thread reads, so that a cancellation or the end of input is noticed in the middle of a step; another keeps the
+heartbeat. Whatever is not a line of the protocol goes to standard error, whoever prints it.
 """
 
 from __future__ import annotations
@@ -78,26 +78,38 @@ def end_now(code: int) -> None:
 
 
 class Interruption:
-    """Whether the request being answered is to be given up: told by a line, or by a signal."""
+    """Whether the request being answered is to be given up: told by a line, maybe before its turn, or by a signal."""
 
     def __init__(self) -> None:
         self._told = threading.Event()
+        self._given_up: set[int] = set()
+        # a signal is handled in the middle of whatever the first thread does
+        self._lock = threading.RLock()
         self.current: int | None = None
         self.leaving = False
 
     def begin(self, request: int) -> None:
-        self._told.clear()
-        self.current = request
+        with self._lock:
+            self.current = request
+            if request in self._given_up:
+                self._told.set()
+            else:
+                self._told.clear()
 
     def end(self) -> None:
-        self.current = None
+        with self._lock:
+            self._given_up.discard(self.current)
+            self.current = None
 
-    def cancel(self, request: int | None) -> None:
-        """Gives up this request; None: whichever it is."""
-        if self.current is not None and request in (None, self.current):
+    def cancel(self, request: int) -> None:
+        """Gives up this request: the one that is being answered, or one that is still to come."""
+        with self._lock:
+            self._given_up.add(request)
+            if request != self.current:
+                return
             self._told.set()
-            if _ranks is not None:
-                _ranks.cancel()
+        if _ranks is not None:
+            _ranks.cancel()
 
     def told(self) -> bool:
         return self._told.is_set()
@@ -109,7 +121,8 @@ class Interruption:
         self.leaving = True
         if self.current is None:
             end_now(0)
-        self.cancel(None)
+        else:
+            self.cancel(self.current)
 
 
 def hello() -> Line:
@@ -120,7 +133,7 @@ def hello() -> Line:
     }
     if device == "cuda":
         line |= {"cuda": torch.version.cuda, "gpus": [_gpu(i) for i in range(torch.cuda.device_count())]}
-        driver = _driver()
+        driver = devices.driver()
         if driver is not None:
             line["driver"] = driver
     return {"hello": line}
@@ -128,17 +141,10 @@ def hello() -> Line:
 
 def _gpu(index: int) -> Line:
     found = torch.cuda.get_device_properties(index)
-    bf16 = (found.major, found.minor) >= (8, 0)
-    return {"name": found.name, "memoryBytes": found.total_memory, "capability": f"{found.major}.{found.minor}", "bf16": bf16}
-
-
-def _driver() -> str | None:
-    """The kernel module's version, where the system tells."""
-    try:
-        with open("/sys/module/nvidia/version", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return None
+    return {
+        **{"name": found.name, "memoryBytes": found.total_memory},
+        **{"capability": f"{found.major}.{found.minor}", "bf16": devices.has_bf16(index)},
+    }
 
 
 class Worker:
@@ -186,7 +192,10 @@ class Worker:
         global _ranks
         device = devices.choose(settings.device, settings.precision)
         parallel.check_processes(settings.processes, device.type, message["request"]["rowsPerStep"])
-        _ranks = Ranks(settings.processes, {name: message[name] for name in ("kind", "request", "settings") if name in message})
+        # the first rank computes where this process has measured
+        self._kept.forget()
+        theirs = {name: message[name] for name in ("kind", "request", "settings") if name in message}
+        _ranks = Ranks(settings.processes, theirs)
         try:
             if self._interruption.told():
                 _ranks.cancel()
@@ -216,7 +225,7 @@ def _listen(messages: "queue.Queue[Line]", output: Output, interruption: Interru
             failed = EngineFailed("reading a line", str(error)[:200], "every line is one JSON object")
             output.write({"error": failed.json()})
             continue
-        if "cancel" in message:
+        if isinstance(message.get("cancel"), int):
             interruption.cancel(message["cancel"])
         else:
             messages.put(message)
@@ -266,28 +275,41 @@ def serve_as_rank() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     messages: "queue.Queue[Line]" = queue.Queue()
     threading.Thread(target=lambda: _listen(messages, output, interruption), daemon=True).start()
-    done = Worker(output, interruption).answer(_cancellable(_next(messages)))
+    done = Worker(output, interruption).answer(_next(messages))
     if done:
         parallel.leave()
     end_now(0 if done else 1)
 
 
-def _cancellable(message: Line) -> Line:
-    return {name: value for name, value in message.items() if name != "id"}
-
-
 def do_file(path: str) -> int:
-    """The one request of a file; of processes started by `torchrun`, the first one writes the lines. Gives the exit code."""
+    """The one request of a file; of processes started by `torchrun`, the first one writes the lines. Gives the exit
+    code."""
     output, interruption = _begin()
-    with open(path, encoding="utf-8") as file:
-        message = json.load(file)
     leads = not parallel.launched_as_rank() or os.environ["RANK"] == "0"
     if leads:
         output.write(hello())
-    done = Worker(output if leads else _Silent(output), interruption).answer(message)
+    own = output if leads else _Silent(output)
+    try:
+        message = _read_message(path)
+    except EngineFailed as error:
+        own.write({"error": error.json()})
+        return 1
+    done = Worker(own, interruption).answer(message)
     if done:
         parallel.leave()
     return 0 if done else 1
+
+
+def _read_message(path: str) -> Line:
+    try:
+        with open(path, encoding="utf-8") as file:
+            message = json.load(file)
+        if not isinstance(message, dict):
+            raise ValueError("it is not an object")
+    except (OSError, ValueError) as error:
+        hint = "name a file of one JSON object, as engines/torch/PROTOCOL.md has it"
+        raise EngineFailed("reading a request", f"{path}: {error}"[:500], hint) from None
+    return message
 
 
 class _Silent(Output):

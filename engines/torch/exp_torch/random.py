@@ -1,8 +1,9 @@
-"""Counter-based randomness, the twin of `src/model/Random.ts`: number n of a stream is a function of (seed, stream, n) alone.
+"""Counter-based randomness, the twin of `src/model/Random.ts`: number n of a stream is a function of (seed, stream, n)
+alone.
 
-Philox 4x32 with 10 rounds (Salmon, Moraes, Dror, Shaw, SC 2011), on whole arrays of positions. Words and uniforms are the same bits
-as there. Normals go through logarithm and cosine, whose last float64 bit libraries round differently: rounded to float32 they are the
-same but for about one number in 10⁸, which then differs by one unit in the last place.
+Philox 4x32 with 10 rounds (Salmon, Moraes, Dror, Shaw, SC 2011), on whole arrays of positions. Words and uniforms are
+the same bits as there. Normals go through logarithm and cosine, whose last float64 bit libraries round differently:
+rounded to float32 they are the same but for about one number in 10⁸, which then differs by one unit in the last place.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ _HALF = np.uint64(32)
 
 _PIECE = 1 << 16
 """Positions computed at once: their temporaries stay in a core's cache."""
+
+
+_cores = ThreadPoolExecutor(os.cpu_count(), "random")
+"""Kept: glibc gives every new thread a heap of its own, which stays when the thread has gone."""
 
 
 def philox(counter: tuple[np.ndarray, ...], key: tuple[int, int]) -> tuple[np.ndarray, ...]:
@@ -53,9 +58,6 @@ class Stream:
         high, salt = (np.full_like(positions, word) for word in self._rest)
         return philox((positions & _LOW, positions >> _HALF, high, salt), self._key)
 
-    def uniform(self, position: int) -> float:
-        return float(self.uniforms(position, 1)[0])
-
     def uniforms(self, first: int, count: int) -> np.ndarray:
         """float64 [count], of positions first, first + 1, …"""
         a, b, _, _ = self._blocks(np.arange(first, first + count, dtype=np.uint64))
@@ -73,9 +75,4 @@ class Stream:
             values = self.normals(first, min(_PIECE, target.size - first))
             target[first : first + values.size] = values * deviation
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(piece, range(0, target.size, _PIECE)))
-
-
-def stream(seed: int, name: str) -> Stream:
-    return Stream(seed, name)
+        list(_cores.map(piece, range(0, target.size, _PIECE)))

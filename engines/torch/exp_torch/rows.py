@@ -1,4 +1,5 @@
-"""The rows of a run, mapped from the token shards: memory does not grow with the corpus. Formats: `src/model/Corpus.ts`."""
+"""The rows of a run, mapped from the token shards: memory does not grow with the corpus. Formats:
+`src/model/Corpus.ts`."""
 
 from __future__ import annotations
 
@@ -75,7 +76,8 @@ class Rows:
         wrong = np.argwhere(found >= self.index["vocabulary"])
         if len(wrong):
             row, at = wrong[0]
-            raise BadRows(f"row {rows[row]} has token {found[row, at]}, the vocabulary ends at {self.index['vocabulary']}")
+            vocabulary = self.index["vocabulary"]
+            raise BadRows(f"row {rows[row]} has token {found[row, at]}, the vocabulary ends at {vocabulary}")
         return found
 
     def _position(self, row: int) -> int:
@@ -102,12 +104,14 @@ def open_rows(request: dict[str, Any]) -> Rows:
     try:
         rows = Rows(request["tokens"], request["order"])
     except (OSError, ValueError, KeyError, BadRows) as error:
-        raise EngineFailed(doing, f"{type(error).__name__}: {error}"[:500], "run `exp run` again: what is damaged is made anew") from None
+        hint = "run `exp run` again: what is damaged is made anew"
+        raise EngineFailed(doing, f"{type(error).__name__}: {error}"[:500], hint) from None
     model, index = request["architecture"], rows.index
     if index["context"] > model["context"] or index["vocabulary"] > model["vocabulary"]:
         raise EngineFailed(
             doing,
-            f"tokens of context {index['context']} and vocabulary {index['vocabulary']} for a model of {model['context']} and {model['vocabulary']}",
+            f"tokens of context {index['context']} and vocabulary {index['vocabulary']} "
+            f"for a model of {model['context']} and {model['vocabulary']}",
             "take context and vocabulary of the model from the tokens",
         )
     if rows.ordered < request["endStep"] * request["rowsPerStep"]:
@@ -121,7 +125,8 @@ def open_rows(request: dict[str, Any]) -> Rows:
 
 @dataclass(frozen=True)
 class StepRows:
-    """The rows of one step that this process computes. `numbers`: of all processes; `tokens`: int64 [own rows, context + 1]."""
+    """The rows of one step that this process computes. `numbers`: of all processes; `tokens`: int64 [own rows, context
+    + 1]."""
 
     numbers: list[int]
     tokens: Tensor
@@ -142,12 +147,14 @@ class Prefetch:
         return StepRows(numbers, tokens.pin_memory() if self._device.type == "cuda" else tokens)
 
     def take(self, step: int, last: int) -> StepRows:
-        """The rows of step `step` (0-based), on the device; begins to read those after it where there are any before `last`."""
+        """The rows of step `step` (0-based), on the device; begins to read those after it where there are any before
+        `last`."""
         ahead = self._next
         try:
             found = ahead[1].result() if ahead is not None and ahead[0] == step else self._read(step)
         except (OSError, BadRows) as error:
-            raise EngineFailed(f"reading the rows of step {step + 1}", str(error)[:500], "look at the tokens artifact") from None
+            doing = f"reading the rows of step {step + 1}"
+            raise EngineFailed(doing, str(error)[:500], "look at the tokens artifact") from None
         self._next = (step + 1, self._reader.submit(self._read, step + 1)) if step + 1 < last else None
         return StepRows(found.numbers, found.tokens.to(self._device, non_blocking=True))
 

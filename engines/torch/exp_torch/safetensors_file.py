@@ -1,7 +1,7 @@
 """fp32 weights on disk, byte for byte as `src/engine/Safetensors.ts` writes them (its head tells the format).
 
-The `safetensors` library sorts tensors its own way and pads its own way, so the same tensors would not be the same bytes; writing the
-format takes thirty lines. A file that is read is believed in nothing.
+The `safetensors` library sorts tensors its own way and pads its own way, so the same tensors would not be the same
+bytes; writing the format takes thirty lines. A file that is read is believed in nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def _header(tensors: list[tuple[str, tuple[int, ...]]]) -> bytes:
 
 @dataclass(frozen=True)
 class Source:
-    """A tensor to be written. `produce` gives it in fp32 on the CPU, when its turn comes: no more than one need be there at a time."""
+    """A tensor to be written. `produce` gives it in fp32 on the CPU, when its turn comes: no more than one need be
+    there at a time."""
 
     name: str
     shape: tuple[int, ...]

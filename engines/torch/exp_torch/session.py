@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 import torch
 
@@ -35,6 +35,12 @@ class Kept:
 
     key: tuple[str, ...] = ()
     loaded: Loaded | None = None
+
+    def forget(self) -> None:
+        """Makes room for what comes next."""
+        self.key, self.loaded = (), None
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
 
 
 @dataclass
@@ -68,8 +74,7 @@ class Session:
         key = (path, state["modelSha256"], str(self.device), str(self.dtype))
         if self.kept.key == key and self.kept.loaded is not None:
             return self.kept.loaded
-        # the one before makes room first
-        self.kept.key, self.kept.loaded = (), None
+        self.kept.forget()
         weights = read_weights(path, state)
         with torch.device("meta"):
             model = build(state["architecture"])
@@ -86,7 +91,7 @@ class Session:
 
 
 @contextlib.contextmanager
-def mode(settings: Settings, device: torch.device):  # noqa: ANN201
+def mode(settings: Settings, device: torch.device) -> Iterator[None]:
     """The switches of PyTorch that a request's settings ask for, for as long as it is answered."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
@@ -108,7 +113,8 @@ def switch_determinism(deterministic: bool) -> None:
     torch.backends.cudnn.deterministic = deterministic
     # nothing is read here before it is written: filling new memory would only cost
     torch.utils.deterministic.fill_uninitialized_memory = False
-    # memory-efficient and cuDNN attention have no deterministic backward pass; flash attention then takes its slower one
+    # memory-efficient and cuDNN attention have no deterministic backward pass; flash attention then takes its slower
+    # one
     torch.backends.cuda.enable_mem_efficient_sdp(not deterministic)
     torch.backends.cuda.enable_cudnn_sdp(not deterministic)
 

@@ -1,4 +1,5 @@
-"""What the user may set (`../PROTOCOL.md` has the table). A wrong word is an error that names the right ones, never a default."""
+"""What the user may set (`../PROTOCOL.md` has the table). A wrong word is an error that names the right ones, never a
+default."""
 
 from __future__ import annotations
 
@@ -66,6 +67,7 @@ def parse(raw: dict[str, Any] | None) -> Settings:
     for name, value in given.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            raise _refuse(f"there is no setting `{name}`", f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known)}")
+            hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known)}"
+            raise _refuse(f"there is no setting `{name}`", hint)
         _check(name, value)
     return Settings(**given)

@@ -1,10 +1,15 @@
-"""What a device says of itself while it trains: NVIDIA's management library where there is one, else its `nvidia-smi`, else nothing."""
+"""What a device says of itself while it trains: NVIDIA's management library where there is one, else its `nvidia-smi`,
+else nothing. Memory: on a GPU what PyTorch's allocator has given out, and taken; on the host what the process resides
+in.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import shutil
 import subprocess
+import sys
 import time
 from typing import Any, Protocol
 
@@ -48,13 +53,15 @@ class ManagementLibrary:
 
 
 class ManagementProgram:
-    """`nvidia-smi`, where the library cannot be opened (Windows, containers). Slow: asked for at most every ten seconds."""
+    """`nvidia-smi`, where the library cannot be opened (Windows, containers). Slow: asked for at most every ten
+    seconds."""
 
     _FIELDS = ("utilization.gpu", "power.draw", "temperature.gpu")
     _NAMES = ("utilisation", "watts", "celsius")
 
     def __init__(self, uuid: str, program: str) -> None:
-        self._command = [program, f"--id={uuid}", f"--query-gpu={','.join(self._FIELDS)}", "--format=csv,noheader,nounits"]
+        query = f"--query-gpu={','.join(self._FIELDS)}"
+        self._command = [program, f"--id={uuid}", query, "--format=csv,noheader,nounits"]
         self._read_at = float("-inf")
         self._reading: Reading = {}
 
@@ -96,7 +103,9 @@ def source_of(device: torch.device) -> Source | None:
 class Telemetry:
     """Speed, memory and sensors, at most once a second."""
 
-    def __init__(self, device: torch.device, precision: str, flops_per_token: int, devices: int, source: Source | None) -> None:
+    def __init__(
+        self, device: torch.device, precision: str, flops_per_token: int, devices: int, source: Source | None
+    ) -> None:
         """`devices`: over how many the tokens are spread."""
         peak = peak_flops(describe(device), precision)
         self._device, self._source = device, source
@@ -112,33 +121,44 @@ class Telemetry:
             return None
         speed = self._tokens / (now - self._since)
         self._since, self._tokens = now, 0
-        return {"tokensPerSecond": speed, **self._efficiency(speed), **self._memory(), **(self._source.read() if self._source else {})}
+        sensors = self._source.read() if self._source else {}
+        return {"tokensPerSecond": speed, **self._efficiency(speed), **self.memory(), **sensors}
 
     def _efficiency(self, tokens_per_second: float) -> dict[str, float]:
         return {"mfu": tokens_per_second / self._tokens_at_peak} if self._tokens_at_peak else {}
 
-    def _memory(self) -> dict[str, float]:
+    def memory(self) -> dict[str, float]:
+        """Held now, and at most since `forget_peak`."""
         if self._device.type == "cuda":
             now, most = torch.cuda.memory_allocated(self._device), torch.cuda.max_memory_allocated(self._device)
-            return {"memoryBytes": now, "peakMemoryBytes": most}
+            taken = torch.cuda.max_memory_reserved(self._device)
+            return {"memoryBytes": now, "peakMemoryBytes": most, "peakReservedBytes": taken}
         if self._device.type == "mps":
             return {"memoryBytes": torch.mps.current_allocated_memory()}
         return _resident()
 
 
+def forget_peak(device: torch.device) -> None:
+    """What was held at most is counted anew: a worker does more than one request."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")
+
+
 def _resident() -> dict[str, float]:
-    """Memory of this process, where the system tells."""
+    """Memory of this process: Linux tells at any time, others its peak since it began."""
+    try:
+        with open("/proc/self/status", encoding="utf-8") as file:
+            said = dict(line.split(":", 1) for line in file if ":" in line)
+        now, most = (1024 * int(said[name].split()[0]) for name in ("VmRSS", "VmHWM"))
+        return {"memoryBytes": now, "peakMemoryBytes": most}
+    except (OSError, KeyError, ValueError):
+        pass
     try:
         import resource
     except ImportError:
         return {}
-    import sys
-
     unit = 1 if sys.platform == "darwin" else 1024
-    reading: dict[str, float] = {"peakMemoryBytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            reading["memoryBytes"] = int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:
-        pass
-    return reading
+    return {"peakMemoryBytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}

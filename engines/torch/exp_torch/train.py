@@ -5,6 +5,7 @@ Order of events and all of their numbers are those of `src/engine/tfjs/TfjsEngin
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import time
@@ -19,6 +20,7 @@ from .architecture import parameter_count, tensors, training_flops_per_token
 from .errors import MEMORY_HINT, CheckpointUnreadable, EngineFailed, TrainingDiverged, spelled
 from .memory import Plan
 from .rows import Prefetch, open_rows
+from .safetensors_file import in_order
 from .schedule import lr_at
 from .session import Session, switch_determinism
 from .trainer import Arithmetic, StepResult, Trainer, held_bytes
@@ -41,9 +43,10 @@ Event = dict[str, Any]
 def _mismatch(state: dict[str, Any], request: dict[str, Any]) -> str | None:
     """Why a checkpoint cannot be gone on from by this request."""
     wanted, had = request["architecture"], state["architecture"]
-    for key in wanted:
-        if had.get(key) != wanted[key]:
-            return f"its {key} is {had.get(key)}, the request wants {wanted[key]}"
+    # what one side has and the other lacks makes another model too
+    for key in {**wanted, **had}:
+        if had.get(key) != wanted.get(key):
+            return f"its {key} is {had.get(key, 'absent')}, the request wants {wanted.get(key, 'none')}"
     if not request["startStep"] <= state["step"] <= request["endStep"]:
         return f"it is of step {state['step']}, the request trains from {request['startStep']} to {request['endStep']}"
     if state["rowsPerStep"] != request["rowsPerStep"]:
@@ -52,16 +55,13 @@ def _mismatch(state: dict[str, Any], request: dict[str, Any]) -> str | None:
 
 
 def _is_sharded(request: dict[str, Any], session: Session) -> bool:
-    """FSDP where asked for, or where one process's memory would not hold everything."""
     settings, group = session.settings, session.group
-    if group.size == 1 or settings.sharding == "ddp":
-        return False
-    if settings.sharding == "fsdp":
-        return True
+    held = held_bytes(tensors(request["architecture"]), settings.optimizerState == "8bit")
     if session.device.type != "cuda":
-        return False
-    there = torch.cuda.get_device_properties(session.device).total_memory * (settings.memoryFraction or 1)
-    return held_bytes(tensors(request["architecture"]), settings.optimizerState == "8bit") > 0.7 * there
+        return memory.shares_out(settings, group.size, held, math.inf)
+    total = torch.cuda.get_device_properties(session.device).total_memory
+    there = group.lowest(int(total * (settings.memoryFraction or 1)))
+    return memory.shares_out(settings, group.size, held, there)
 
 
 class Run:
@@ -75,9 +75,10 @@ class Run:
         self.tokens_seen = self.step * self.tokens_per_step
         state, worker = self._start()
         arithmetic = Arithmetic(session.dtype, session.compiled, session.settings.optimizerState == "8bit")
+        self.sharded = _is_sharded(request, session)
         self.trainer = Trainer(
             *(request["architecture"], request["optimizer"], request["rowsPerStep"], self.rows.context),
-            *(session.device, arithmetic, self.group, _is_sharded(request, session)),
+            *(session.device, arithmetic, self.group, self.sharded),
         )
         self._fill(state)
         self.trainer.arrange(self._plan(worker))
@@ -125,24 +126,44 @@ class Run:
             found = settings.microBatchRows or memory.rows_on_cpu(self.request["architecture"], self.rows.context, rows)
             recomputed = blocks if settings.activationCheckpointing is True else 0
             return Plan(min(found, rows), recomputed, settings.offloadOptimizer is True)
-        if "plan" in worker and settings.microBatchRows in (None, worker["plan"]["micro_batch_rows"]):
-            return Plan(**worker["plan"])
+        noted = Plan(**worker["plan"]) if self._is_as_roomy(worker) else None
+        if noted is not None and memory.still_serves(noted, settings, rows):
+            return noted
         return self._found_plan(blocks, rows)
+
+    def _room(self) -> dict[str, Any]:
+        """What a plan was found for, beside the device itself."""
+        fraction = self.session.settings.memoryFraction or 1
+        return {"memoryFraction": fraction, "processes": self.group.size, "sharded": self.sharded}
+
+    def _is_as_roomy(self, worker: dict[str, Any]) -> bool:
+        """Whether there is as much room as there was for the plan that was noted, if one was."""
+        room = self._room()
+        alike = all(worker.get(name) == room[name] for name in ("processes", "sharded"))
+        return "plan" in worker and alike and worker.get("memoryFraction", 1) <= room["memoryFraction"]
 
     def _found_plan(self, blocks: int, rows: int) -> Plan:
         device, settings = self.session.device, self.session.settings
         total = int(torch.cuda.get_device_properties(device).total_memory * (settings.memoryFraction or 1))
         free = min(total, torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
-        plan = memory.find_plan(settings, blocks, self.rows.context, rows, free, self.trainer.attempt, verify=self.group.size == 1)
-        smallest = self.group.lowest(plan.micro_batch_rows if plan else 0)
-        if plan is None or smallest == 0:
+        # every try is a meeting of all processes: they must come to the same plan by the same tries
+        free = self.group.lowest(free)
+        attempt, alone = self.trainer.attempt, self.group.size == 1
+        found = memory.find_plan(settings, blocks, self.rows.context, rows, free, attempt, verify=alone)
+        if found is None:
             billions = parameter_count(self.request["architecture"]) / 1e9
-            problem = f"{billions:.2f} B parameters do not fit {memory.gibibytes(free)} GiB in any way the settings allow"
+            there = f"{memory.gibibytes(free)} GiB"
+            problem = f"{billions:.2f} B parameters do not fit {there} in any way the settings allow"
             raise EngineFailed("preparing training", problem, MEMORY_HINT, kind="memory")
-        peak = memory.gibibytes(torch.cuda.max_memory_reserved(device))
-        ways = (", activations computed twice" if plan.recomputed_blocks else "") + (", moments on the host" if plan.offloaded else "")
-        self.session.note(f"micro-batch {smallest} of {rows} rows: {peak} of {memory.gibibytes(free)} GiB{ways}")
-        return Plan(smallest, plan.recomputed_blocks, plan.offloaded)
+        plan, fit = found
+        peak = ("" if fit.tried else "some ") + memory.gibibytes(fit.peak)
+        ways = [
+            *([", activations computed twice"] if plan.recomputed_blocks else []),
+            *([", moments on the host"] if plan.offloaded else []),
+        ]
+        bytes_taken = f"{peak} of {memory.gibibytes(free)} GiB"
+        self.session.note(f"micro-batch {fit.rows} of {rows} rows: {bytes_taken}{''.join(ways)}")
+        return plan
 
     def _note_cost(self) -> None:
         """What deterministic arithmetic costs on this device, by the clock."""
@@ -151,13 +172,16 @@ class Run:
         def seconds(deterministic: bool) -> float:
             switch_determinism(deterministic)
             first = self.trainer.rehearse(rows, 1)
+            # of several processes each has its own clock, and where weights are shared out every rehearsal is a meeting
+            (slow,) = self.group.agreed(first >= 1)
             # the first one is slower than others: it compiles, and its memory is new
-            return min(self.trainer.rehearse(rows, 1) for _ in range(5 if first < 1 else 1))
+            return min(self.trainer.rehearse(rows, 1) for _ in range(1 if slow else 5))
 
         fast, exact = seconds(False), seconds(True)
         self.trainer.forget_rehearsals()
         cost = 100 * (exact / fast - 1)
-        self.say({"note": f"deterministic: {1000 * exact:.1f} ms a micro-batch, {1000 * fast:.1f} ms without: {cost:+.0f} %"})
+        times = f"{1000 * exact:.1f} ms a micro-batch, {1000 * fast:.1f} ms without: {cost:+.0f} %"
+        self.say({"note": f"deterministic: {times}"})
 
     # Steps
 
@@ -178,8 +202,9 @@ class Run:
         rows = self.prefetch.take(index, request["endStep"])
         planned = self.trainer.plan.micro_batch_rows
         result = self.trainer.step(rows.tokens, lr, index + 1, request["optimizer"]["clipNorm"])
-        if self.trainer.plan.micro_batch_rows != planned:
-            self.session.note(f"micro-batch {self.trainer.plan.micro_batch_rows} rows from now on: memory ran out with {planned}")
+        now = self.trainer.plan.micro_batch_rows
+        if now != planned:
+            self.session.note(f"micro-batch {now} rows from now on: memory ran out with {planned}")
         self._check(result, rows.numbers)
         self.recent.append(result.loss)
         self.step += 1
@@ -209,17 +234,15 @@ class Run:
         return every is not None and (self.step % every == 0 or self.step == self.request["endStep"])
 
     def measure(self) -> None:
-        """Validation and samples of the step just taken, by the first process while the others wait."""
+        """Validation of the step just taken, by all processes, and its samples, by the first while the others wait."""
         validation, samples = self._due("validation"), self._due("samples")
         if not (validation or samples):
             return
         model = self.trainer.evaluated()
-        if not self.group.leads:
-            return
         with torch.no_grad():
             if validation:
                 self._validate(model)
-            if samples:
+            if samples and self.group.leads:
                 self._sample(model)
 
     def _validate(self, model: Any) -> None:
@@ -227,8 +250,16 @@ class Run:
 
         index = self.rows.index
         specials = {index["bosId"], index["eosId"], index["padId"]}
-        found = losses.measure(model, self.request["architecture"], self.request["validation"]["documents"], specials)
-        self.event({"_tag": "Validation", "step": self.step, "losses": found})
+        documents = self.request["validation"]["documents"]
+        mine = self.group.dealt([len(document["ids"]) for document in documents])
+        found = losses.measure(model, [documents[i] for i in mine], specials)
+        rows = [(loss["nll"], loss["tokens"], loss["textNll"]) for loss in found]
+        every = zip(documents, self.group.gathered(mine, rows, len(documents), 3))
+        measured = [
+            {"id": document["id"], "nll": nll, "tokens": int(tokens), "textNll": text_nll}
+            for document, (nll, tokens, text_nll) in every
+        ]
+        self.event({"_tag": "Validation", "step": self.step, "losses": measured})
 
     def _sample(self, model: Any) -> None:
         from . import generate
@@ -236,7 +267,7 @@ class Run:
         wanted = self.request["samples"]
         prompts = [{"id": str(i), "ids": ids} for i, ids in enumerate(wanted["prompts"])]
         eos, seed = self.rows.index["eosId"], self.request["seed"]
-        found = generate.continuations(model, self.request["architecture"], prompts, _GREEDY, wanted["maxNewTokens"], eos, seed)
+        found = generate.continuations(model, prompts, _GREEDY, wanted["maxNewTokens"], eos, seed)
         self.event({"_tag": "Samples", "step": self.step, "tokens": [one["tokens"] for one in found]})
 
     # Checkpoints
@@ -247,7 +278,7 @@ class Run:
         sources = [trainer.weights(), *([trainer.moments()] if moments else [])]
         if not self.group.leads:
             for one in sources:
-                for source in checkpoint.in_order(one):
+                for source in in_order(one):
                     source.produce()
             return "", {}
         state = {
@@ -268,7 +299,7 @@ class Run:
     def write_resume_point(self) -> None:
         folder = self.request["resume"]["folder"]
         trainer = self.trainer
-        noted = {"device": devices.describe(self.session.device), "plan": trainer.plan.json()}
+        noted = {"device": devices.describe(self.session.device), "plan": trainer.plan.json(), **self._room()}
         if self.session.dtype == torch.float16:
             noted |= {"lossScale": trainer.loss_scale, "goodSteps": trainer.good_steps}
         if self.group.leads:
@@ -289,6 +320,9 @@ class Run:
         flops = training_flops_per_token(request["architecture"], self.rows.context)
         source = telemetry.source_of(session.device)
         meter = telemetry.Telemetry(session.device, session.settings.precision, flops, self.group.size, source)
+        if session.device.type == "cuda":
+            # tries that did not fit are no part of it
+            telemetry.forget_peak(session.device)
         end = request["endStep"]
         cancelled = False
         while self.step < end and not cancelled:
@@ -302,6 +336,8 @@ class Run:
             cancelled, due = self.group.agreed(session.cancelled(), elapsed and self.group.leads)
             if self.step < end and (due or cancelled) and self.step > self.resumable:
                 self.write_resume_point()
+        # a short training may have said nothing yet
+        self.say({"device": meter.memory()})
         return {"step": self.step, "interrupted": self.step < end}
 
     def close(self) -> None:
@@ -310,10 +346,16 @@ class Run:
 
 def run(request: dict[str, Any], session: Session) -> dict[str, Any]:
     """Trains; gives the answer of the request."""
-    session.kept.key, session.kept.loaded = (), None
+    session.kept.forget()
+    telemetry.forget_peak(session.device)
     one = Run(request, session)
     try:
         return one.go()
     finally:
         one.close()
+        # model and optimizer hold on to each other in circles: their memory is wanted for the next request
+        del one
+        gc.collect()
+        if session.device.type == "cuda":
+            torch.cuda.empty_cache()
 

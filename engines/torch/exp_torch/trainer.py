@@ -1,34 +1,41 @@
 """One training step: rows in, weights changed. It knows no files and no events.
 
-Master weights, gradients and sums are fp32 whatever the arithmetic is: layers cast what they use (`Decoder.dtype`), so gradients of micro-batches are
-added in fp32. Nothing waits for the device inside a step; its loss and gradient norm are fetched together at the end.
+Master weights, gradients and sums are fp32 whatever the arithmetic is: layers cast what they use (`Decoder.dtype`), so
+gradients of micro-batches are added in fp32. Blocks are compiled one by one: a graph of all of them would hand over all
+gradients of a micro-batch at once, a second set beside the sums. Where moments move to the host and the arithmetic is
+half precision, the blocks' matrices go with them: the device keeps only what products read, rounded where a cast would
+round, so the numbers are the same. Nothing waits for the device inside a step; its loss and gradient norm are fetched
+together at the end.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Callable, ContextManager, Iterable
+from typing import Any, ContextManager, Iterable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.hooks import RemovableHandle
 
 from . import architecture as shapes
 from .architecture import Architecture
 from .checkpoint import MOMENTS
-from .cross_entropy import IGNORED, ChunkedCrossEntropy, differentiate
+from .cross_entropy import IGNORED, ChunkedCrossEntropy, differentiate, piece_tokens
+from .devices import synchronise
 from .errors import is_out_of_memory
 from .memory import Attempt, Plan, even, parts
 from .model import Decoder, build
-from .optimizer import AdamW, Slot
+from .optimizer import AdamW, Host, Slot
 from .parallel import Group
-from .random import stream
+from .random import Stream
 from .safetensors_file import Source
 
 _ROW_ALIGNMENT = 128
@@ -41,7 +48,8 @@ _GROW_AFTER = 2000
 
 @dataclass(frozen=True)
 class StepResult:
-    """Mean NLL in nats, and the global gradient norm before clipping. Where either is not finite, the weights are as they were."""
+    """Mean NLL in nats, and the global gradient norm before clipping. Where either is not finite, the weights are as
+    they were."""
 
     loss: float
     grad_norm: float
@@ -57,19 +65,22 @@ class Arithmetic:
 
 
 class LossModel(nn.Module):
-    """The model with its loss inside, as one `forward`: where weights come together only while it runs (FSDP), that is where they can be used."""
+    """The model with its loss inside, as one `forward`: where weights come together only while it runs (FSDP), that is
+    where they can be used."""
 
     def __init__(self, model: Decoder, vocabulary: int, compiled: bool) -> None:
         super().__init__()
         self.model = model
-        self._vocabulary = vocabulary
+        self._vocabulary, self._compiled = vocabulary, compiled
         self._work = differentiate(compiled)
-        self.hidden: Callable[[Tensor], Tensor] = model.forward
 
     def forward(self, rows: Tensor, log_scale: Tensor) -> Tensor:
-        """int64 [rows, context + 1] -> Σ −log p; its gradient is scaled by exp(`log_scale`). Targets below zero do not count."""
-        hidden = self.hidden(rows[:, :-1].clamp(min=0)).flatten(0, 1)
-        return ChunkedCrossEntropy.apply(hidden, self.model.head_weight, rows[:, 1:].flatten(), self._vocabulary, log_scale, self._work)
+        """int64 [rows, context + 1] -> Σ −log p, its gradient scaled by exp(`log_scale`). Targets below zero do not
+        count."""
+        hidden = self.model(rows[:, :-1].clamp(min=0)).flatten(0, 1)
+        head, targets = self.model.head_weight, rows[:, 1:].flatten()
+        size = piece_tokens(hidden.device, head.shape[0], hidden.dtype, self._compiled)
+        return ChunkedCrossEntropy.apply(hidden, head, targets, self._vocabulary, log_scale, self._work, size)
 
 
 def _local(tensor: Tensor) -> Tensor:
@@ -89,15 +100,22 @@ class Trainer:
         group: Group,
         sharded: bool,
     ) -> None:
-        self.architecture, self.rows_per_step, self.context, self.device = architecture, rows_per_step, context, device
-        self._optimizer_settings, self._arithmetic, self._group, self._sharded = optimizer, arithmetic, group, sharded
+        self.architecture, self.rows_per_step, self.context = architecture, rows_per_step, context
+        self.device, self._arithmetic, self._group, self._sharded = device, arithmetic, group, sharded
+        self._optimizer_settings = optimizer
         self.loss_scale = _FIRST_SCALE if arithmetic.dtype == torch.float16 else 1.0
         self.good_steps = 0
         self.plan = Plan(1, 0, False)
         self.model = self._build()
         self._loss_model = LossModel(self.model, architecture["vocabulary"], arithmetic.compiled)
         self._place()
-        self.slots = [self._slot(spec) for spec in shapes.tensors(architecture)]
+        self._sums: dict[str, Tensor] = {}
+        """Gradients of parameters in half precision, added up in fp32."""
+        self._hooks: dict[str, RemovableHandle] = {}
+        """By parameter in half precision: what adds its gradient up."""
+        specs = shapes.tensors(architecture)
+        self._shapes = {spec.name: spec.shape for spec in specs}
+        self.slots = [self._slot(spec) for spec in specs]
         self.adamw: AdamW | None = None
 
     def _build(self) -> Decoder:
@@ -113,8 +131,10 @@ class Trainer:
     def _place(self) -> None:
         """Gives the parameters memory, whole or this process's share, and the model its wrapping."""
         if self._arithmetic.compiled:
-            # a graph for each size of micro-batch that is tried, with and without recomputing
+            # one graph serves all blocks, for each size of micro-batch that is tried and each way of computing
             torch._dynamo.config.recompile_limit = 64
+            for block in self.model.blocks:
+                block.compile(dynamic=False, fullgraph=True)
         if self._sharded:
             self._shard()
         self._loss_model.to_empty(device=self.device)
@@ -122,13 +142,13 @@ class Trainer:
         for parameter in self.model.parameters():
             # a table's rows that pad it stay zero for ever
             _local(parameter.data).zero_()
-        if self._arithmetic.compiled and not self._sharded:
-            self._loss_model.hidden = torch.compile(self.model.forward, dynamic=False, fullgraph=True)
         self._wrapped: nn.Module = self._loss_model
         if self._group.size > 1 and not self._sharded:
             devices = [self.device] if self.device.type == "cuda" else None
             self._wrapped = DistributedDataParallel(
-                self._loss_model, device_ids=devices, gradient_as_bucket_view=True, forward_sync_buffers=False, init_sync=False
+                self._loss_model,
+                **{"device_ids": devices, "gradient_as_bucket_view": True},
+                **{"forward_sync_buffers": False, "init_sync": False},
             )
 
     def _shard(self) -> None:
@@ -138,8 +158,6 @@ class Trainer:
         )
         mesh = dist.init_device_mesh(self.device.type, (self._group.size,))
         for block in self.model.blocks:
-            if self._arithmetic.compiled:
-                block.compile(dynamic=False, fullgraph=True)
             fully_shard(block, mesh=mesh, mp_policy=precision)
         fully_shard(self._loss_model, mesh=mesh, mp_policy=precision)
 
@@ -147,21 +165,22 @@ class Trainer:
         parameter = self.model.get_parameter(spec.name)
 
         def gradient() -> Tensor:
-            assert parameter.grad is not None
-            return _local(parameter.grad)
+            found = self._sums.get(spec.name, parameter.grad)
+            assert found is not None
+            return _local(found)
 
         return Slot(spec.name, _local(parameter.data), spec.decayed, gradient)
 
     # Weights and moments, in and out
 
     def initialise(self, seed: int) -> None:
-        """Draws fresh weights, the same for every engine."""
+        """Draws fresh weights, the same for every engine; before `arrange`, as `load_weights`."""
         for spec in shapes.tensors(self.architecture):
             if spec.deviation is None:
                 value = torch.full(spec.shape, float(spec.constant or 0))
             else:
                 value = torch.empty(spec.shape)
-                stream(seed, f"weights:{spec.name}").fill_normal(value.view(-1).numpy(), spec.deviation)
+                Stream(seed, f"weights:{spec.name}").fill_normal(value.view(-1).numpy(), spec.deviation)
             self._set_weight(spec.name, value)
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
@@ -192,21 +211,22 @@ class Trainer:
         return chunks[self._group.rank] if self._group.rank < len(chunks) else whole[:0]
 
     def _whole(self, name: str, part: Tensor) -> Tensor:
-        """The tensor as checkpoints have it, fp32 on the CPU. A meeting of all processes where each holds a part."""
+        """The tensor in the shape that checkpoints have. A meeting of all processes where each holds a part."""
         parameter, shape = self.model.get_parameter(name), self._shapes[name]
         if isinstance(parameter, DTensor):
-            whole = DTensor.from_local(
-                part.to(self.device), parameter.device_mesh, parameter.placements, run_check=False, shape=parameter.shape, stride=parameter.stride()
-            )
-            part = whole.full_tensor()
-        return part[: shape[0]].detach().cpu()
-
-    @property
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return {spec.name: spec.shape for spec in shapes.tensors(self.architecture)}
+            layout = {"shape": parameter.shape, "stride": parameter.stride(), "run_check": False}
+            part = part.to(self.device)
+            part = DTensor.from_local(part, parameter.device_mesh, parameter.placements, **layout).full_tensor()
+        return part[: shape[0]].detach()
 
     def weights(self) -> list[Source]:
-        return [Source(slot.name, self._shapes[slot.name], lambda slot=slot: self._whole(slot.name, slot.weight)) for slot in self.slots]
+        if self.adamw is not None:
+            self.adamw.settle()
+
+        def source(slot: Slot) -> Source:
+            return Source(slot.name, self._shapes[slot.name], lambda: self._whole(slot.name, slot.weight).cpu())
+
+        return [source(slot) for slot in self.slots]
 
     def moments(self) -> list[Source]:
         adamw = self.adamw
@@ -214,19 +234,25 @@ class Trainer:
 
         def source(slot: Slot, which: int) -> Source:
             name, shape = f"{slot.name}.{MOMENTS[which]}", self._shapes[slot.name]
-            return Source(name, shape, lambda: self._whole(slot.name, adamw.moments(slot)[which]))
+            return Source(name, shape, lambda: self._whole(slot.name, adamw.moments(slot)[which]).cpu())
 
         return [source(slot, which) for slot in self.slots for which in (0, 1)]
 
     def evaluated(self) -> Decoder:
-        """The model as it is, to be measured: it shares its memory with what is trained. A meeting of all where each holds a part."""
+        """The model as it is, to be measured: it shares its memory with what is trained. A meeting of all where each
+        holds a part; there the blocks' matrices come in the dtype of the arithmetic, as products read them anyway."""
         with torch.device("meta"):
             model = build(self.architecture)
-        if self._sharded:
-            values = {slot.name: self._whole(slot.name, slot.weight).to(self.device) for slot in self.slots}
-        else:
-            values = {slot.name: slot.weight.detach()[: self._shapes[slot.name][0]] for slot in self.slots}
-        model.load_state_dict(values, assign=True)
+        matrices = self._matrices()
+
+        def value(slot: Slot) -> Tensor:
+            parameter = self.model.get_parameter(slot.name)
+            part = _local(parameter.data)
+            if self._sharded and slot.name in matrices:
+                part = part.to(self._arithmetic.dtype)
+            return self._whole(slot.name, part)
+
+        model.load_state_dict({slot.name: value(slot) for slot in self.slots}, assign=True)
         for name, buffer in self.model.named_buffers():
             setattr(model, name, buffer)
         model.dtype = self._arithmetic.dtype
@@ -239,9 +265,45 @@ class Trainer:
         if self.adamw is None or self.adamw.offloaded != plan.offloaded:
             # the old ones make room first
             self.adamw = None
-            self.adamw = AdamW(self.slots, self._optimizer_settings, self._arithmetic.eight_bits, plan.offloaded, self._arithmetic.compiled)
+            self._move_masters(plan.offloaded)
+            eight_bits, compiled = self._arithmetic.eight_bits, self._arithmetic.compiled
+            self.adamw = AdamW(self.slots, self._optimizer_settings, eight_bits, plan.offloaded, compiled)
         self.model.recomputed_blocks = plan.recomputed_blocks
         self.plan = plan
+
+    def _matrices(self) -> set[str]:
+        """Names of what blocks multiply by: read in the dtype of the arithmetic and nowhere else."""
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        return {names[one] for block in self.model.blocks for one in block.parameters() if one.dim() == 2}
+
+    def _move_masters(self, away: bool) -> None:
+        """The fp32 of the blocks' matrices to the host, or back. Several processes keep theirs: DDP exchanges gradients
+        as they come, FSDP shares masters out."""
+        if self._arithmetic.dtype == torch.float32 or self._group.size > 1 or self._sharded:
+            return
+        matrices, host = self._matrices(), Host(self.device)
+        self.slots = [
+            self._moved(slot, away, host) if slot.name in matrices and away != (slot.copy is not None) else slot
+            for slot in self.slots
+        ]
+
+    def _moved(self, slot: Slot, away: bool, host: Host) -> Slot:
+        parameter = self.model.get_parameter(slot.name)
+        if not away:
+            self._hooks.pop(slot.name).remove()
+            parameter.data = slot.weight.to(self.device, copy=True)
+            return replace(slot, weight=parameter.data, copy=None)
+        weight = host.take(parameter.shape, torch.float32).copy_(parameter.data)
+        parameter.data = parameter.data.to(self._arithmetic.dtype)
+
+        def add_up(parameter: Tensor) -> None:
+            gradient, total = parameter.grad, self._sums.get(slot.name)
+            assert gradient is not None
+            self._sums[slot.name] = gradient.float() if total is None else total.add_(gradient)
+            parameter.grad = None
+
+        self._hooks[slot.name] = parameter.register_post_accumulate_grad_hook(add_up)
+        return replace(slot, weight=weight, copy=parameter.data)
 
     def step(self, rows: Tensor, lr: float, step: int, clip_norm: float) -> StepResult:
         """Step `step` (1-based) on this process's rows of it, int64 [rows, context + 1] on the device.
@@ -263,7 +325,8 @@ class Trainer:
             self.loss_scale, self.good_steps = self.loss_scale / 2, 0
 
     def _gradients_that_fit(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Where memory is in too many pieces for what was found to fit, smaller micro-batches do; several processes cannot agree on it in time."""
+        """Where memory is in too many pieces for what was found to fit, smaller micro-batches do; several processes
+        cannot agree on it in time."""
         while True:
             try:
                 return self._gradients(rows)
@@ -280,10 +343,12 @@ class Trainer:
                 self.loss_scale, self.good_steps = self.loss_scale * 2, 0
 
     def _gradients(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean NLL and gradient norm of the whole step, fp32 scalars on the device; gradients are left multiplied by the loss scale."""
+        """Mean NLL and gradient norm of the whole step, fp32 scalars on the device; gradients are left multiplied by
+        the loss scale."""
         targets = self.rows_per_step * self.context
         # wrappers of several processes give the mean of their gradients
-        log_scale = torch.tensor(math.log(self.loss_scale * self._group.size / targets), device=self.device)
+        # filled there: copying a number from the host would wait for the device
+        log_scale = torch.full((), math.log(self.loss_scale * self._group.size / targets), device=self.device)
         total = torch.zeros((), device=self.device)
         cut = self._cut(rows)
         for i, part in enumerate(cut):
@@ -301,7 +366,8 @@ class Trainer:
 
     def _alone(self) -> ContextManager[None]:
         """Gradients stay in this process: they are exchanged once a step."""
-        return self._wrapped.no_sync() if isinstance(self._wrapped, DistributedDataParallel) else contextlib.nullcontext()
+        wrapped = self._wrapped
+        return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else contextlib.nullcontext()
 
     def _norm(self) -> Tensor:
         gradients = [slot.gradient() for slot in self.slots]
@@ -309,6 +375,7 @@ class Trainer:
         return self._group.add_up(norm.square()).sqrt() if self._sharded else norm
 
     def _forget_gradients(self) -> None:
+        self._sums.clear()
         for parameter in self.model.parameters():
             parameter.grad = None
 
@@ -318,19 +385,25 @@ class Trainer:
         """Tries for the search of a micro-batch (`memory.py`): peak bytes of a step's work on so many rows."""
 
         def take(rows: int) -> int | None:
+            peak = peak_of(rows)
+            # memory that runs out anywhere has run out, and the fullest device counts
+            (failed,) = self._group.agreed(peak is None)
+            return None if failed else self._group.highest(peak or 0)
+
+        def peak_of(rows: int) -> int | None:
             try:
                 self.arrange(Plan(rows, recomputed_blocks, offloaded))
                 torch.cuda.reset_peak_memory_stats(self.device)
                 # the second time gradients are there to be added to, and compilation is done
                 self.rehearse(rows, 2)
+                self._rehearse_update()
                 return torch.cuda.max_memory_reserved(self.device)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 return None
             finally:
-                self._forget_gradients()
-                torch.cuda.empty_cache()
+                self.forget_rehearsals()
 
         return take
 
@@ -343,24 +416,24 @@ class Trainer:
         with self._alone():
             for _ in range(times):
                 self._wrapped(some, log_scale).backward()
-        self._synchronise()
+        synchronise(self.device)
         return time.perf_counter() - began
 
-    def _synchronise(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        elif self.device.type == "mps":
-            torch.mps.synchronize()
+    def _rehearse_update(self) -> None:
+        """An update that is skipped, for what it holds meanwhile."""
+        assert self.adamw is not None
+        self._norm()
+        one = torch.ones((), device=self.device)
+        self.adamw.update(0.0, 1, one, one)
+        synchronise(self.device)
 
     def forget_rehearsals(self) -> None:
         """Gradients, and the memory that was kept for them."""
         self._forget_gradients()
+        # what failed may hold on to its frames in a circle, and they to tensors
+        gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def is_sharded(model: nn.Module) -> bool:
-    return isinstance(model, FSDPModule)
 
 
 def held_bytes(specs: Iterable[shapes.TensorSpec], eight_bits: bool) -> int:

@@ -14,7 +14,9 @@
  */
 import type { Architecture } from "../../model/Architecture.ts"
 import { keyValueWidth, parameterCount } from "../../model/Architecture.ts"
-import type { Components, MemoryQuestion, Remedy, TrainingMemory } from "../Memory.ts"
+import { size } from "../../store/Disk.ts"
+import { type Components, totalOf } from "../Components.ts"
+import type { MemoryQuestion, Remedy, TrainingMemory } from "../Memory.ts"
 import { laneCount, laneRows, rowsAtOnce, trainMemoryBytes } from "./TrainMemory.ts"
 
 const ADDRESSABLE = 2 ** 32
@@ -34,8 +36,6 @@ const floatsOfLayer = (architecture: Architecture): number => {
   const { feedForwardWidth } = architecture
   return 2 * (7 * width + 2 * keyValueWidth(architecture) + 4 * feedForwardWidth)
 }
-
-const gibibytes = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`
 
 export const tfjsMemory = ({
   architecture,
@@ -66,14 +66,14 @@ export const tfjsMemory = ({
   }
   const shared = trainMemoryBytes(architecture, lanes)
   const own = heap.weights + heap.gradients + heap.activations + heap.logits
-  const all = Object.values(parts).reduce((a, b) => a + b, 0)
+  const all = totalOf(parts)
   const lacks =
     shared > ADDRESSABLE
-      ? `weights, moments and ${lanes} ${lanes === 1 ? "gradient" : "gradients"} take ${gibibytes(shared)}, WebAssembly addresses 4`
+      ? `weights, moments and ${lanes} ${lanes === 1 ? "gradient" : "gradients"} take ${size(shared)}, WebAssembly addresses ${size(ADDRESSABLE)}`
       : own > ADDRESSABLE
-        ? `weights, gradient and activations of a worker take ${gibibytes(own)}, WebAssembly addresses 4`
+        ? `weights, gradient and activations of a worker take ${size(own)}, WebAssembly addresses ${size(ADDRESSABLE)}`
         : all > room.hostBytes
-          ? `it takes ${gibibytes(all)}, this machine has ${gibibytes(room.hostBytes)}`
+          ? `it takes ${size(all)}, this machine has ${size(room.hostBytes)}`
           : undefined
   const how = [
     `${lanes} gradient ${lanes === 1 ? "lane" : "lanes"}`,

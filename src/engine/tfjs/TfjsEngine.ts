@@ -76,7 +76,7 @@ const make = (settings: Settings) =>
           engine: numerics.name,
           doing,
           problem: words(error),
-          hint: /GiB|memory|bytes/.test(words(error))
+          hint: /WebAssembly|memory|bytes/.test(words(error))
             ? "use a smaller model or batch, or the torch engine"
             : "run `exp doctor`; run again with `EXP_WORKERS=1` to see whether threads matter",
         }),

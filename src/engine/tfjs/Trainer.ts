@@ -1,6 +1,7 @@
 /** The arithmetic of a training run: shared memory, workers, one step at a time. It knows no files. */
 import type { Architecture } from "../../model/Architecture.ts"
 import type { Optimizer } from "../../model/Checkpoint.ts"
+import { size } from "../../store/Disk.ts"
 import type { StepResult, WeightsReference } from "./Jobs.ts"
 import type { Pool } from "./Pool.ts"
 import {
@@ -48,7 +49,7 @@ export class Trainer {
     const bytes = trainMemoryBytes(architecture, lanes)
     if (bytes > 2 ** 32)
       throw new Error(
-        `weights, moments and ${lanes} gradients take ${(bytes / 2 ** 30).toFixed(1)} GiB, WebAssembly addresses 4`,
+        `weights, moments and ${lanes} gradients take ${size(bytes)}, WebAssembly addresses ${size(2 ** 32)}`,
       )
     const memory = allocate(architecture, lanes)
     const session = ++sessions

@@ -22,7 +22,7 @@ export interface Ready {
   readonly requirements: string
   readonly torch: string
   readonly python: string
-  /** Whether it was asked to do without CUDA. */
+  /** Whether it does without CUDA, or was asked to. */
   readonly cpu: boolean
 }
 
@@ -42,7 +42,8 @@ export const requirementsDigest = (): string => sha256(readFileSync(join(package
 
 export const readReady = (folder: string): Ready | undefined => {
   try {
-    return JSON.parse(readFileSync(join(folder, "ready.json"), "utf8")) as Ready
+    const read = JSON.parse(readFileSync(join(folder, "ready.json"), "utf8")) as Ready | null
+    return typeof read?.requirements === "string" ? read : undefined
   } catch {
     return undefined
   }
@@ -63,12 +64,17 @@ export const findPython = (environment: NodeJS.ProcessEnv = process.env): Found 
   }
   const folder = environmentFolder(environment)
   const ready = readReady(folder)
-  if (ready === undefined || !existsSync(pythonIn(folder)))
+  const begun = existsSync(join(folder, "venv"))
+  if (ready === undefined && begun)
+    return absent("making its Python environment was broken off, or goes on", "`exp setup torch` makes it whole")
+  if (ready === undefined)
     return absent(
       "no Python environment was made for it",
       "`exp setup torch` makes one, or name a Python that has PyTorch in EXP_TORCH_PYTHON",
     )
+  if (!existsSync(pythonIn(folder)))
+    return absent("the Python that its environment was made with is gone", "`exp setup torch` makes it anew")
   if (ready.requirements !== requirementsDigest())
-    return absent(`its environment was made for other requirements`, "`exp setup torch` brings it up to date")
+    return absent("its environment was made for other requirements", "`exp setup torch` brings it up to date")
   return { _tag: "Python", program: pythonIn(folder), from: "exp setup torch" }
 }

@@ -36,7 +36,7 @@ const DocumentLoss = Schema.Struct({
   textNll: Schema.Finite,
 })
 
-export const Event = Schema.Union([
+const Event = Schema.Union([
   Schema.Struct({
     _tag: Schema.Literal("Step"),
     step: Natural,
@@ -57,6 +57,7 @@ const Device = Schema.Struct({
   mfu: Schema.optionalKey(Schema.Finite),
   memoryBytes: Schema.optionalKey(Schema.Finite),
   peakMemoryBytes: Schema.optionalKey(Schema.Finite),
+  peakReservedBytes: Schema.optionalKey(Schema.Finite),
   utilisation: Schema.optionalKey(Schema.Finite),
   watts: Schema.optionalKey(Schema.Finite),
   celsius: Schema.optionalKey(Schema.Finite),

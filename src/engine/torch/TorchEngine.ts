@@ -24,6 +24,7 @@ import {
   TrainingDiverged,
   type TrainRequest,
 } from "../Engine.ts"
+import { Headway } from "../Headway.ts"
 import { Remarks } from "../Remarks.ts"
 import { Rows } from "../Rows.ts"
 import { Telemetry } from "../Telemetry.ts"
@@ -61,7 +62,7 @@ const GIVE_UP_SECONDS = 5
 /** What computes needs no way to the Hub, and no key. */
 const SECRETS = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "EXP_SIGNING_KEY"]
 
-export const environmentOf = ({ precision, environment }: Pick<Settings, "precision" | "environment">) => {
+const environmentOf = ({ precision, environment }: Pick<Settings, "precision" | "environment">) => {
   const ours: NodeJS.ProcessEnv = {
     ...process.env,
     PYTHONPATH: packageFolder,
@@ -71,10 +72,6 @@ export const environmentOf = ({ precision, environment }: Pick<Settings, "precis
     PYTHONIOENCODING: "utf-8",
     // a clone that cannot be written to, and one that is hashed, stay as they are
     PYTHONDONTWRITEBYTECODE: "1",
-    // activations are given back and asked for again at every step: glibc must not give them to the system in between
-    MALLOC_MMAP_MAX_: "0",
-    MALLOC_TRIM_THRESHOLD_: "100000000000",
-    MALLOC_TOP_PAD_: "268435456",
     ...(precision?.includes("deterministic") && { CUBLAS_WORKSPACE_CONFIG: ":4096:8" }),
     ...environment,
   }
@@ -83,14 +80,14 @@ export const environmentOf = ({ precision, environment }: Pick<Settings, "precis
 }
 
 /** A request as one line, in pieces: documents may be millions, and typed arrays are arrays. */
-export function* pieces(value: unknown, depth = 0): Generator<string> {
+export function* pieces(value: unknown): Generator<string> {
   if (ArrayBuffer.isView(value)) yield JSON.stringify(Array.from(value as Int32Array))
   else if (Array.isArray(value)) {
     // ids, or lists of ids
     if (typeof value[0] === "number" || value.length === 0) return yield JSON.stringify(value)
     for (const [i, item] of value.entries()) {
       yield i === 0 ? "[" : ","
-      yield* pieces(item, depth + 1)
+      yield* pieces(item)
     }
     yield "]"
   } else if (typeof value === "object" && value !== null) {
@@ -98,7 +95,7 @@ export function* pieces(value: unknown, depth = 0): Generator<string> {
     for (const [name, item] of Object.entries(value)) {
       if (item === undefined) continue
       yield `${before}${JSON.stringify(name)}:`
-      yield* pieces(item, depth + 1)
+      yield* pieces(item)
       before = ","
     }
     yield before === "{" ? "{}" : "}"
@@ -189,9 +186,11 @@ const make = (settings: Settings) =>
       Effect.gen(function* () {
         const { next, worker, failing } = yield* ask(kind, request)
         const said = yield* Remarks
+        const reached = yield* Headway
         for (;;)
           for (const line of yield* next) {
             remark(line, said)
+            if (line.progress !== undefined) reached(line.progress)
             if (line.error !== undefined) return yield* Effect.fail(failureOf(line.error, numerics.name, DOING[kind]))
             if (line.result === undefined) continue
             const decoded = Schema.decodeUnknownResult(Results[kind] as unknown as Schema.Codec<ResultOf<K>>)(

@@ -16,7 +16,7 @@ import { EngineFailed } from "../Engine.ts"
 import { NUMERICS } from "./Numerics.ts"
 import { Hello, Line, PROTOCOL } from "./Protocol.ts"
 
-export interface WorkerOptions {
+interface WorkerOptions {
   /** Program and arguments. */
   readonly command: readonly [string, ...ReadonlyArray<string>]
   readonly environment: NodeJS.ProcessEnv
@@ -127,6 +127,7 @@ export class Worker {
   readonly #lines: Lines
   readonly #said: () => ReadonlyArray<string>
   readonly #options: WorkerOptions
+  #writing: Promise<void> = Promise.resolve()
 
   private constructor(started: ChildProcess, options: WorkerOptions) {
     this.#process = started
@@ -236,20 +237,25 @@ export class Worker {
     )
   }
 
-  /** Writes a line in pieces, no faster than it is read. */
+  /** Writes a line in pieces, after those before it. It is written whole even where whoever sent it does not stay for its end. */
   send(pieces: Iterable<string>): Effect.Effect<void> {
-    const { stdin } = this.#process
-    return Effect.promise(async () => {
-      for (const piece of pieces) {
-        // whoever reads its answer learns of its end
-        if (stdin!.destroyed || !stdin!.writable) return
-        if (!stdin!.write(piece))
-          await Promise.race([once(stdin!, "drain"), once(stdin!, "close"), once(this.#process, "exit")]).catch(
-            () => {},
-          )
-      }
-      stdin!.write("\n")
+    return Effect.promise(() => {
+      const written = this.#writing.then(() => this.#write(pieces))
+      this.#writing = written.catch(() => {})
+      return written
     })
+  }
+
+  /** No faster than it is read. */
+  async #write(pieces: Iterable<string>): Promise<void> {
+    const { stdin } = this.#process
+    for (const piece of pieces) {
+      // whoever reads its answer learns of its end
+      if (stdin!.destroyed || !stdin!.writable) return
+      if (!stdin!.write(piece))
+        await Promise.race([once(stdin!, "drain"), once(stdin!, "close"), once(this.#process, "exit")]).catch(() => {})
+    }
+    stdin!.write("\n")
   }
 
   /** It is of no more use: every process of its group is ended. */
