@@ -14,7 +14,6 @@ import { type Architecture, parameterCount, trainingFlopsPerToken } from "../mod
 import { CheckpointState, type Optimizer } from "../model/Checkpoint.ts"
 import { Inventory, TokensIndex } from "../model/Corpus.ts"
 import { canonicalJson, sha256 } from "../model/Digest.ts"
-import type { Rights } from "../model/License.ts"
 import type { LrSchedule } from "../model/LrSchedule.ts"
 import {
   BenchmarkMetrics,
@@ -36,19 +35,23 @@ import {
   recommendedDecoding,
   recommendedJson,
   tokenizerConfig,
+  torchCheckpoint,
 } from "./Export.ts"
 import {
+  checkpointStem,
   fileNames,
   isPlainName,
+  isWeights,
   type Phase,
   type ReleaseFacts,
   readJson,
   readLines,
   type TrainingConfig,
+  torchName,
   weightsName,
 } from "./Folder.ts"
 import { type Json, prettyJson } from "./Json.ts"
-import { checkLicensing } from "./License.ts"
+import { checkLicensing, rightsOfWeights } from "./License.ts"
 import { type Provenance, STATEMENT, secretIn, statementOf } from "./Provenance.ts"
 import {
   type ReleaseError,
@@ -61,6 +64,7 @@ import {
 } from "./ReleaseError.ts"
 import { evaluationSummary, trainingData } from "./Summary.ts"
 import { filesBelow, SUMS, sha256OfFile, writeSums } from "./Sums.ts"
+import { writeTorchFile } from "./TorchFile.ts"
 import { readWeightsHeader, writeTransformersWeights } from "./Weights.ts"
 
 export interface ReleaseInput extends TemplateOptions {
@@ -80,6 +84,8 @@ export interface ReleaseInput extends TemplateOptions {
   readonly template: string
   /** Names of published data sets the texts come from, for the card's metadata. */
   readonly datasets?: ReadonlyArray<string>
+  /** Whether the checkpoint is written for `torch.load` too: as many bytes as the weights once more. Yes, unless `false`. */
+  readonly torchCheckpoint?: boolean
   /** Folders of the artifacts. */
   readonly artifacts: {
     readonly corpus: string
@@ -173,14 +179,7 @@ export const assembleRelease = Effect.fn("Bundle.assembleRelease")(function* (
   const { sources } = yield* readJson(Inventory, `${artifacts.corpus}/inventory.json`)
   const { base } = experiment
   // weights are what they were made from, as much as texts are
-  const weights = base && {
-    source: base.name,
-    role: "train",
-    licenses: { [base.license]: 1 },
-    attributions: [],
-    terms: [],
-  }
-  yield* checkLicensing(licensing, weights === undefined ? sources : [...sources, weights as Rights])
+  yield* checkLicensing(licensing, base === undefined ? sources : [...sources, rightsOfWeights(base)])
 
   const facts: ReleaseFacts = {
     format: 1,
@@ -196,6 +195,7 @@ export const assembleRelease = Effect.fn("Bundle.assembleRelease")(function* (
     keys: experiment.keys,
     released_step: experiment.releasedStep,
     parent_step: experiment.parentStep,
+    ...(input.torchCheckpoint !== false && { torch_checkpoint: true }),
     ...(base !== undefined && { base }),
     datasets: [...new Set([...(input.datasets ?? []), ...sources.flatMap(({ dataset }) => dataset?.repository ?? [])])],
   }
@@ -232,6 +232,10 @@ export const assembleRelease = Effect.fn("Bundle.assembleRelease")(function* (
   const header = yield* readWeightsHeader(weightsFile, state.architecture)
   yield* fs.copyFile(weightsFile, `${out}/${weightsName(facts)}`).pipe(unwritable(`${out}/${weightsName(facts)}`))
   yield* writeTransformersWeights(weightsFile, `${out}/model.safetensors`, header)
+  if (facts.torch_checkpoint === true) {
+    const value = torchCheckpoint({ release: facts, state, tokens }, header)
+    yield* writeTorchFile({ weights: weightsFile, stem: checkpointStem(facts), value }, `${out}/${torchName(facts)}`)
+  }
 
   yield* writeJson(names.release, json(facts))
   const tokensPerStep = state.rowsPerStep * state.architecture.context
@@ -398,7 +402,7 @@ const writeProvenance = Effect.fnUntraced(function* (input: ReleaseInput) {
 const refuseSecrets = Effect.fnUntraced(function* (folder: string) {
   const fs = yield* FileSystem.FileSystem
   for (const file of yield* filesBelow(folder)) {
-    if (/\.(?:safetensors|gguf)$/.test(file)) continue
+    if (isWeights(file)) continue
     const what = secretIn(yield* fs.readFileString(`${folder}/${file}`).pipe(unreadable(`${folder}/${file}`)))
     if (what !== null) return yield* new SecretInRelease({ file, what })
   }

@@ -10,6 +10,7 @@ import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import type { Architecture, LlamaArchitecture } from "../model/Architecture.ts"
+import { byCodeUnit } from "../model/ByCodeUnit.ts"
 import { sha256 } from "../model/Digest.ts"
 import { classOf, parseExpression, ruleOf } from "../model/License.ts"
 import type { Measured } from "../model/Report.ts"
@@ -27,7 +28,7 @@ import {
 } from "./Citation.ts"
 import { bibtex, citationFile } from "./CitationFile.ts"
 import { checkConsistency } from "./Consistency.ts"
-import { fileNames, type ReleaseFiles, readFolder, weightsName } from "./Folder.ts"
+import { fileNames, type ReleaseFiles, readFolder, torchName, weightsName } from "./Folder.ts"
 import { classOfSources, hubLicense, licenseLink, licenseText, licensingOf, noticeText, objections } from "./License.ts"
 import { code, inline, literal, oneLine } from "./Markdown.ts"
 import { differences, limitations, noise, strengths } from "./Quality.ts"
@@ -447,6 +448,10 @@ const context = (cite: Citations) => {
       )
       .join(""),
     weightsName: cite.of(weightsName(files.release), [], code(weightsName(files.release))),
+    torch: files.release.torch_checkpoint === true && {
+      file: cite.of(torchName(files.release), [], torchName(files.release)),
+      state: cite.of(names.state, [], code(names.state)),
+    },
     holdoutIdentity: cite.text("holdout", (file) => file.model.candidate),
   }
 }
@@ -522,6 +527,7 @@ const FILES: ReadonlyArray<readonly [pattern: RegExp, what: string]> = [
   [/^README\.md$/, "this card"],
   [/^model\.safetensors$/, "weights for `transformers`"],
   [/-step_\d+\.safetensors$/, "weights of the checkpoint as it was trained"],
+  [/-step_\d+\.pt$/, "that checkpoint for `torch.load(…, weights_only=True)`: weights, configuration, state"],
   [/-step_\d+\.json$/, "where the training stood at that checkpoint"],
   [/^config\.json$/, "shape of the model for `transformers`"],
   [/^generation_config\.json$/, "recommended decoding, used by `generate()` unasked"],
@@ -571,7 +577,7 @@ const fileRows = Effect.fnUntraced(function* (folder: string, cite: Citations) {
   const own = (yield* filesBelow(folder)).filter((file) => !/(?:^|\/)\./.test(file) && !unsummed.has(file))
   const there = new Set([...own, "README.md", "provenance.json", SUMS])
   const rows: Array<{ name: string; what: string; bytes: string; sha256: string }> = []
-  for (const file of [...there].sort((a, b) => (a < b ? -1 : a > b ? 1 : 0))) {
+  for (const file of [...there].sort(byCodeUnit)) {
     const varies = file === "README.md" || file === "provenance.json" || file === SUMS
     const path = `${folder}/${file}`
     rows.push({

@@ -8,6 +8,7 @@
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import { parameterCount, trainingFlopsPerToken } from "../model/Architecture.ts"
+import { because } from "../model/Because.ts"
 import { canonicalJson } from "../model/Digest.ts"
 import { objections } from "../model/License.ts"
 import { lrAt } from "../model/LrSchedule.ts"
@@ -510,7 +511,7 @@ const checkWeights = Effect.fnUntraced(function* (folder: string, files: Release
     yield* readWeightsHeader(`${folder}/${weights}`, architecture).pipe(
       Effect.mapError((error) =>
         error instanceof ReleaseInputUnreadable
-          ? new ReleaseInconsistent({ first: weights, second: names.training, problem: error.problem })
+          ? because(new ReleaseInconsistent({ first: weights, second: names.training, problem: error.problem }), error)
           : error,
       ),
     )

@@ -1,14 +1,17 @@
-/** What Hugging Face `transformers` reads, derived from the facts of a release: one function a file, used to write and to check. */
+/** What Hugging Face `transformers` and PyTorch read, derived from the facts of a release: one function a file, used to write and to check. */
 import {
   type Architecture,
   type Gpt2Architecture,
   LAYER_NORM_EPSILON,
   type LlamaArchitecture,
+  tensors,
 } from "../model/Architecture.ts"
 import type { TokensIndex } from "../model/Corpus.ts"
 import type { DecodingPreset } from "../model/Decoding.ts"
-import type { RecommendedDecoding } from "./Folder.ts"
+import type { RecommendedDecoding, ReleaseFiles } from "./Folder.ts"
 import { Float, float, type Json } from "./Json.ts"
+import { Tensor, type Value } from "./TorchFile.ts"
+import type { WeightsHeader } from "./Weights.ts"
 
 type Ids = Pick<TokensIndex, "bosId" | "eosId" | "padId">
 type JsonObject = { readonly [key: string]: Json }
@@ -142,3 +145,39 @@ export const tokenizerConfig = (
   model_max_length: context,
   clean_up_tokenization_spaces: false,
 })
+
+/**
+ * The released checkpoint as `torch.load` gives it back, which is what `load_state_dict` of a model made from `config` takes whole.
+ * Nothing in it means anything else than beside it:
+ *
+ * | key                             | what                                                                            |
+ * |---------------------------------|---------------------------------------------------------------------------------|
+ * | `format`                        | 1: this table                                                                   |
+ * | `name`, `license`, `experiment` | as in `release.json`                                                            |
+ * | `config`                        | as `config.json`                                                                |
+ * | `state`                         | as `<name>-step_<n>.json`: step, tokens seen, architecture, sha256 of the weights |
+ * | `model`                         | tensors by the names of `transformers`; a tied head is the embedding itself       |
+ */
+export const torchCheckpoint = (
+  { release, state, tokens }: Pick<ReleaseFiles, "release" | "state" | "tokens">,
+  { dataOffset, tensors: stored }: WeightsHeader,
+): Value => {
+  const { architecture } = state
+  const model = Object.fromEntries(
+    tensors(architecture).map(({ name, shape }) => [
+      name,
+      new Tensor("F32", shape, dataOffset + stored.get(name)!.data_offsets[0]),
+    ]),
+  )
+  const embedding = architecture.family === "gpt2" ? "transformer.wte.weight" : "model.embed_tokens.weight"
+  const tied = kindOf(architecture).tied_head ? { "lm_head.weight": model[embedding] } : {}
+  return {
+    format: 1,
+    name: release.name,
+    license: release.license,
+    experiment: release.experiment,
+    config: modelConfig(architecture, tokens),
+    state: state as Value,
+    model: { ...model, ...tied },
+  }
+}

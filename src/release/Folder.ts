@@ -9,6 +9,7 @@
  * | `<name>-step_<n>.safetensors`       | the checkpoint's weights, byte for byte                                                 |
  * | `<name>-step_<n>.json`              | its `CheckpointState`, byte for byte                                                    |
  * | `model.safetensors`                 | the same tensors with the header `transformers` asks for                                |
+ * | `<name>-step_<n>.pt`                | the same for `torch.load` (`TorchFile.ts`), unless the experiment leaves it out           |
  * | `config.json`, `generation_config.json`, tokenizer files | for `transformers`                                                 |
  * | `recommended_decoding_params.json`  | the sweep's winner, as `generate()` takes it                                            |
  * | `training_config.json`              | `TrainingConfig`: architecture, schedule, optimizer, data, and the arithmetic of tokens  |
@@ -75,6 +76,8 @@ export const ReleaseFacts = Schema.Struct({
   keys: Schema.Record(Schema.String, Schema.String),
   released_step: Natural,
   parent_step: Natural,
+  /** Whether the checkpoint is there in PyTorch's own format too. */
+  torch_checkpoint: Schema.optionalKey(Schema.Literal(true)),
   /** Names of published data sets, for the card's metadata. */
   datasets: Schema.Array(Schema.String),
   /** The published weights that training began with; absent: it began from nothing. `revision`: a commit of the hub. */
@@ -162,11 +165,16 @@ export const PhasedGeneration = Schema.Struct({ phase: Phase, ...ProbeGeneration
 
 const AnyObject = Schema.Record(Schema.String, Schema.Json)
 
+type Named = Pick<ReleaseFacts, "name" | "released_step">
+
+/** The checkpoint's files, without their suffixes. */
+export const checkpointStem = (facts: Named): string => `${facts.name}-${checkpointName(facts.released_step)}`
+
 /** Names depend on the release only where the name or the step is in them. */
-export const fileNames = (facts: { readonly name: string; readonly released_step: number }) => ({
+export const fileNames = (facts: Named) => ({
   release: "release.json",
   training: "training_config.json",
-  state: `${facts.name}-${checkpointName(facts.released_step)}.json`,
+  state: `${checkpointStem(facts)}.json`,
   config: "config.json",
   generation: "generation_config.json",
   recommended: "recommended_decoding_params.json",
@@ -192,8 +200,12 @@ export const fileNames = (facts: { readonly name: string; readonly released_step
 })
 export type FileKey = keyof ReturnType<typeof fileNames>
 
-export const weightsName = (facts: { readonly name: string; readonly released_step: number }): string =>
-  `${facts.name}-${checkpointName(facts.released_step)}.safetensors`
+export const weightsName = (facts: Named): string => `${checkpointStem(facts)}.safetensors`
+
+export const torchName = (facts: Named): string => `${checkpointStem(facts)}.pt`
+
+/** Whether a file holds numbers where others have text. */
+export const isWeights = (path: string): boolean => /\.(?:safetensors|gguf|pt)$/.test(path)
 
 const schemas = {
   release: ReleaseFacts,

@@ -47,6 +47,32 @@ export const checkLicensing = (
     : Effect.fail(new LicenseRefused({ license, objections: found, possible: possibleLicenses(sources) }))
 }
 
+/** Weights that a training went on from bind what comes of it as texts do; who is to be named is who published them. */
+export const rightsOfWeights = ({ name, license }: { readonly name: string; readonly license: string }): Rights => ({
+  source: name,
+  role: "train",
+  licenses: { [license]: 1 },
+  attributions: [name],
+  terms: [],
+})
+
+/** As many as a line holds. */
+const NAMED = 8
+
+/** Refuses as `checkLicensing` does, and says what else would do. */
+export const checkPlanned = (
+  licensing: Licensing,
+  sources: ReadonlyArray<Rights>,
+): Effect.Effect<string | undefined, LicenseRefused> =>
+  Effect.map(checkLicensing(licensing, sources), () => {
+    if (sources.length === 0) return undefined
+    const [license, possible] = [oneLine(licensing.license), possibleLicenses(sources)]
+    if (objections(licensing.license, sources).length > 0)
+      return `${license} by a written reason; without it ${possible.slice(0, NAMED).join(", ") || "no licence"} would do`
+    const others = possible.filter((one) => one !== licensing.license).slice(0, NAMED)
+    return `${license}: nothing that is known of its texts now stands against it${others.length === 0 ? "" : `, nor against ${others.join(", ")}`}`
+  })
+
 /**
  * The same for a corpus in the store: what a plan can know of its release as soon as the texts are there, long before training ends.
  * A corpus that cannot be read is left to the step that reads it.
@@ -54,10 +80,10 @@ export const checkLicensing = (
 export const checkCorpus = (
   licensing: Licensing,
   folder: string,
-): Effect.Effect<void, LicenseRefused, FileSystem.FileSystem> =>
+): Effect.Effect<string | undefined, LicenseRefused, FileSystem.FileSystem> =>
   readJson(Inventory, `${folder}/inventory.json`).pipe(
     Effect.catchTag("ReleaseInputUnreadable", () => Effect.succeed({ sources: [] })),
-    Effect.flatMap(({ sources }) => checkLicensing(licensing, sources)),
+    Effect.flatMap(({ sources }) => checkPlanned(licensing, sources)),
   )
 
 export interface LicenseUse {

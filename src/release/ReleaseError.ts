@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import type * as PlatformError from "effect/PlatformError"
 import * as Schema from "effect/Schema"
+import { because } from "../model/Because.ts"
 import { oneLine } from "./Markdown.ts"
 
 export class ReleaseInputUnreadable extends Schema.TaggedError<ReleaseInputUnreadable>()("ReleaseInputUnreadable", {
@@ -103,9 +104,9 @@ const hopeless = (all: ReadonlyArray<typeof ObjectionFields.Type>): ReadonlyArra
   return (alone.length > 0 ? alone : all).map(({ source }) => source)
 }
 
-/** `wiki_en: CC-BY-SA-3.0 (43 documents), share-alike: may go on only under …`. */
+/** `wiki_en: CC-BY-SA-3.0 (43 documents), share-alike: may go on only under …`; documents are left out where nobody counted them. */
 export const objectionText = ({ source, license, documents, rule, reason }: typeof ObjectionFields.Type): string =>
-  `${oneLine(source)}: ${short(oneLine(license))} (${documents} documents), ${rule}: ${short(oneLine(reason))}`
+  `${oneLine(source)}: ${short(oneLine(license))}${documents === 0 ? "" : ` (${documents} documents)`}, ${rule}: ${short(oneLine(reason))}`
 
 /** Terms of use may be pages long. */
 const short = (text: string): string => (text.length > 160 ? `${text.slice(0, 160)}…` : text)
@@ -126,9 +127,9 @@ const reason = (error: PlatformError.PlatformError): string =>
 export const unreadable =
   (path: string) =>
   <A, R>(effect: Effect.Effect<A, PlatformError.PlatformError, R>): Effect.Effect<A, ReleaseInputUnreadable, R> =>
-    Effect.mapError(effect, (error) => new ReleaseInputUnreadable({ path, problem: reason(error) }))
+    Effect.mapError(effect, (error) => because(new ReleaseInputUnreadable({ path, problem: reason(error) }), error))
 
 export const unwritable =
   (path: string) =>
   <A, R>(effect: Effect.Effect<A, PlatformError.PlatformError, R>): Effect.Effect<A, ReleaseFileFailed, R> =>
-    Effect.mapError(effect, (error) => new ReleaseFileFailed({ path, problem: reason(error) }))
+    Effect.mapError(effect, (error) => because(new ReleaseFileFailed({ path, problem: reason(error) }), error))

@@ -1,6 +1,6 @@
 /**
  * Signing a release folder: the bytes of `provenance.dsse.json`, for whoever writes them (`exp sign` into a copy, `exp publish` beside
- * what it sends). Nothing is signed that is not so: the statement's files are hashed first.
+ * what it sends). Nothing is signed that is not so: the statement's files are hashed first, for `provenance.sigstore.json` too.
  */
 import type { KeyObject } from "node:crypto"
 import * as Effect from "effect/Effect"
@@ -28,15 +28,14 @@ const isAdded = (path: string): boolean =>
   /^(?:\.gitattributes$|\.gitignore$|\.cache\/huggingface\/|\.huggingface\/|\.git\/)/.test(path)
 
 /**
- * Text of the envelope with this key's signature, and with those of others that were there.
+ * The bytes that are signed, once every file is seen to be as they say.
  *
  * @param known sha256 of every file of the folder, from whoever has just read them all; otherwise they are read here
  */
-export const signedEnvelope = Effect.fn("Signing.signedEnvelope")(function* (
+export const signableStatement = Effect.fn("Signing.signableStatement")(function* (
   folder: string,
-  key: Redacted.Redacted<KeyObject>,
   known?: ReadonlyMap<string, string>,
-): Effect.fn.Return<string, NotSignable | ReleaseInputUnreadable, FileSystem.FileSystem> {
+): Effect.fn.Return<Buffer, NotSignable | ReleaseInputUnreadable, FileSystem.FileSystem> {
   const fs = yield* FileSystem.FileSystem
   const refuse = (problem: string) =>
     new NotSignable({ folder, problem, hint: `\`exp verify ${folder}\` says all that is wrong with it` })
@@ -57,6 +56,17 @@ export const signedEnvelope = Effect.fn("Signing.signedEnvelope")(function* (
   }
   const missing = [...named.keys()].find((name) => !there.includes(name))
   if (missing !== undefined) return yield* refuse(`${missing} is missing`)
+  return bytes
+})
+
+/** Text of the envelope with this key's signature, and with those of others that were there. `known` as above. */
+export const signedEnvelope = Effect.fn("Signing.signedEnvelope")(function* (
+  folder: string,
+  key: Redacted.Redacted<KeyObject>,
+  known?: ReadonlyMap<string, string>,
+): Effect.fn.Return<string, NotSignable | ReleaseInputUnreadable, FileSystem.FileSystem> {
+  const fs = yield* FileSystem.FileSystem
+  const bytes = yield* signableStatement(folder, known)
   const before = yield* fs.readFileString(`${folder}/${ENVELOPE}`).pipe(
     Effect.map((text) => Result.getOrElse(readEnvelope(text), () => undefined)),
     Effect.orElseSucceed(() => undefined),

@@ -9,10 +9,11 @@ import { mkdirSync, writeFileSync } from "node:fs"
 import { join, posix, win32 } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import type { RightsAhead } from "../data/Rights.ts"
 import { checkpointBytes } from "../model/Architecture.ts"
 import { architectureOf, Decoding, Quantised, Release, Selected } from "../model/Artifact.ts"
 import { greedy } from "../model/Decoding.ts"
-import { licenseProblem } from "../model/License.ts"
+import { licenseProblem, objections } from "../model/License.ts"
 import * as Step from "../plan/Step.ts"
 import type { ReleaseFacts } from "../release/Folder.ts"
 
@@ -27,13 +28,17 @@ interface ReleaseParams {
   readonly datasets?: ReadonlyArray<string>
   readonly date?: string
   readonly template: string
+  readonly torchCheckpoint: boolean
 }
+
+/** What of a corpus says under which licences its texts are. */
+type CorpusParams = Omit<RightsAhead, "texts">
 
 const CHECKED_TEXTS = 8
 const CHECKED_GREEDY_TOKENS = 24
 
 export const release = Step.make("release", {
-  version: 3,
+  version: 4,
   computes: true,
   wholeSelection: ["model"],
   params: {
@@ -51,11 +56,13 @@ export const release = Step.make("release", {
     date: Schema.optionalKey(Schema.String.check(Schema.isPattern(/^\d{4}-\d{2}-\d{2}$/))),
     /** A folder of `release-templates/`. */
     template: Schema.String.pipe(Schema.withConstructorDefault(Effect.succeed("small-lm"))),
+    /** Whether the checkpoint is there for `torch.load` too, as large as the weights once more. */
+    torchCheckpoint: Schema.Boolean.pipe(Schema.withConstructorDefault(Effect.succeed(true))),
   },
   inputs: { model: Selected, decoding: Decoding, quantised: Step.optional(Quantised) },
   output: (ref) => new Release(ref),
   label: ({ name }) => `release ${name}`,
-  check: ({ name, license }, { model, quantised }) => {
+  check: ({ name, license, licensing }, { model, quantised }) => {
     const { base } = model.known
     if (base !== undefined && base.license === undefined)
       return {
@@ -68,7 +75,17 @@ export const release = Step.make("release", {
         problem: `its quantised files say \`${said.name}\` under ${said.license}, it is \`${name}\` under ${license}`,
         hint: "give `quantise` and `release` the same `name` and `license`",
       }
-    return licenseProblem(license)
+    const unnamed = licenseProblem(license)
+    if (unnamed !== undefined || base?.license === undefined || licensing !== undefined) return unnamed
+    const [opposed] = objections(license, [
+      { source: base.name, role: "train", licenses: { [base.license]: 1 }, attributions: [base.name], terms: [] },
+    ])
+    return (
+      opposed && {
+        problem: `${license} is not possible for what comes of the weights of ${base.name}: ${opposed.license}, ${opposed.rule}: ${opposed.reason}`,
+        hint: "take a licence that theirs allows, or write why the rule does not hold: `licensing: { override: … }`",
+      }
+    )
   },
   foresees: {
     into: "pack",
@@ -76,10 +93,20 @@ export const release = Step.make("release", {
     check: ({ license, licensing }: ReleaseParams, corpus) =>
       Effect.gen(function* () {
         const { checkCorpus } = yield* Effect.promise(() => import("../release/License.ts"))
-        yield* checkCorpus({ license, override: licensing?.override }, corpus)
+        return yield* checkCorpus({ license, override: licensing?.override }, corpus)
+      }),
+    planned: ({ license, licensing }: ReleaseParams, corpus: CorpusParams, { texts = [] }) =>
+      Effect.gen(function* () {
+        const { rightsAhead } = yield* Effect.promise(() => import("../data/Rights.ts"))
+        const { checkPlanned } = yield* Effect.promise(() => import("../release/License.ts"))
+        const rights = yield* rightsAhead({ ...corpus, texts: texts as RightsAhead["texts"] })
+        return yield* checkPlanned({ license, override: licensing?.override }, rights)
       }),
   },
-  forecast: (_, { model }) => ({ diskBytes: checkpointBytes(architectureOf(model.known), false) }),
+  // the checkpoint's own weights, those for `transformers`, and those for PyTorch
+  forecast: ({ torchCheckpoint }, { model }) => ({
+    diskBytes: (torchCheckpoint ? 3 : 2) * checkpointBytes(architectureOf(model.known), false),
+  }),
   run: (work) =>
     Effect.gen(function* () {
       const { Engine } = yield* Effect.promise(() => import("../engine/Engine.ts"))

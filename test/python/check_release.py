@@ -190,6 +190,29 @@ def main():
         said = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
         row("quick start of the card runs", done.returncode == 0 and said, (said[-1] if said else "it printed nothing")[:80])
 
+    checkpoint = os.path.join(folder, f"{facts['name']}-step_{facts['released_step']}.pt")
+    if os.path.exists(checkpoint):
+
+        @attempt("checkpoint for PyTorch loads as the card says, and is the model")
+        def _():
+            with open(os.path.join(folder, "README.md"), encoding="utf-8") as file:
+                section = re.search(r"^## PyTorch checkpoint$(.*?)(?=^## )", file.read(), re.MULTILINE | re.DOTALL)
+            block = re.search(r"^```python\n(.*?)^```$", section.group(1), re.MULTILINE | re.DOTALL).group(1)
+            names, here = {}, os.getcwd()
+            os.chdir(folder)
+            try:
+                exec(compile(block, "README.md", "exec"), names)
+            finally:
+                os.chdir(here)
+            wanted, found = model.state_dict(), names["model"].state_dict()
+            unequal = [name for name in wanted if not torch.equal(wanted[name], found[name])]
+            inputs = torch.tensor([texts[0]["ids"] if texts else [tokenizer.bos_token_id]])
+            with torch.no_grad():
+                same = torch.equal(model(inputs).logits, names["model"](inputs).logits)
+            step = names["checkpoint"]["state"]["step"]
+            passed = found.keys() == wanted.keys() and not unequal and same and step == facts["released_step"]
+            row("checkpoint for PyTorch loads as the card says, and is the model", passed, f"{len(found)} tensors, {len(unequal)} unequal, step {step}")
+
     print(f"{folder}\ntransformers {transformers.__version__}, torch {torch.__version__}, tokenizers {tokenizers.__version__}")
     width = max(len(what) for what, _, _ in rows)
     for what, passed, figure in rows:

@@ -23,6 +23,9 @@ def main() -> None:
     ]
     tokenizer = AutoTokenizer.from_pretrained(name)
     model = AutoModelForCausalLM.from_pretrained(name)
+    (checkpoint,) = folder.glob("*.pt")
+    tensors = torch.load(checkpoint, weights_only=True, mmap=True)["model"]
+    held = model.state_dict()
     inputs = tokenizer("The capital of Italy is", return_tensors="pt")
     with torch.no_grad():
         out = model.generate(**inputs, do_sample=False, max_new_tokens=8)
@@ -36,6 +39,8 @@ def main() -> None:
                 "wrong": wrong,
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "new_tokens": int(out.shape[1] - inputs["input_ids"].shape[1]),
+                "checkpoint_is_model": tensors.keys() == held.keys() and all(torch.equal(held[key], tensors[key]) for key in held),
+                "large": sorted(one.path for one in api.list_repo_tree(name) if one.lfs is not None),
                 "private": api.model_info(name).private,
                 "tags": {tag.name: tag.target_commit for tag in refs.tags},
                 "pull_requests": [one.status for one in api.get_repo_discussions(name)],

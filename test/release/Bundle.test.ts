@@ -12,7 +12,7 @@ benchmark_scores.json benchmark_source_losses.json best_validation.json comparis
 decoding_report.md decoding_summary.json eval_metrics.jsonl eval_summary.json experiment.ts generation_config.json holdout.json
 holdout_generations.jsonl holdout_leaderboard.csv metrics.jsonl model.safetensors plan.txt probe_generations.jsonl
 probe_step45_summary.json prompts.json provenance.json recommended_decoding_params.json release.json release_note.md
-special_tokens_map.json tiny-en-it-step_45.json tiny-en-it-step_45.safetensors tokenizer.json tokenizer_config.json tokens.json
+special_tokens_map.json tiny-en-it-step_45.json tiny-en-it-step_45.pt tiny-en-it-step_45.safetensors tokenizer.json tokenizer_config.json tokens.json
 training_config.json training_content_summary.md tuning_generations.jsonl tuning_leaderboard.csv`.split(/\s+/)
 
 const failing = (options: Parameters<typeof assembled>[0], change: Parameters<typeof assembled>[1]) =>
@@ -96,6 +96,19 @@ describe("a release", () => {
       const header = JSON.parse(ours.subarray(8, 8 + Number(ours.readBigUInt64LE(0))).toString())
       assert.deepStrictEqual(header.__metadata__, { format: "pt" })
       assert.notProperty(header, "lm_head.weight")
+    }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
+  )
+
+  it.effect("has no checkpoint for PyTorch where the experiment leaves it out, and says nothing of one", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const out = yield* assembled({}, (input) => ({ ...input, torchCheckpoint: false }))
+      assert.deepStrictEqual(
+        yield* filesBelow(out),
+        FILES.filter((file) => !file.endsWith(".pt")),
+      )
+      assert.notMatch(yield* fs.readFileString(`${out}/README.md`), /PyTorch|torch\.load/)
+      assert.notProperty(JSON.parse(yield* fs.readFileString(`${out}/release.json`)), "torch_checkpoint")
     }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
   )
 

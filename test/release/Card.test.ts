@@ -23,6 +23,7 @@ const SECTIONS = [
   "Recommended decoding",
   "In plain words",
   "Quick start",
+  "PyTorch checkpoint",
   "Files",
   "Intended use",
   "Limitations",
@@ -248,7 +249,7 @@ describe("the model card", () => {
           assert.notMatch(prose, /(?<!\\)\]\((?!https:\/\/spdx\.org\/)/)
           assert.notMatch(prose, /javascript:|www\.example|https:\/\/example/)
           assert.notMatch(card, /[\uE000\uE001\u202E\u2028]/)
-          assert.strictEqual(body.match(/^```/gm)?.length, 6)
+          assert.strictEqual(body.match(/^```/gm)?.length, 8)
           assert.notMatch(body, /^---$/m)
           // Every row of a table has as many cells as its head.
           for (const table of prose.matchAll(/(?:^\|.*\n)+/gm)) {

@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process"
 import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { NodeServices } from "@effect/platform-node"
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { Engine } from "../../src/engine/Engine.ts"
 import { layerWith } from "../../src/engine/tfjs/TfjsEngine.ts"
@@ -13,14 +13,8 @@ import { modelConfig } from "../../src/release/Export.ts"
 import { prettyJson } from "../../src/release/Json.ts"
 import { readWeightsHeader, writeTransformersWeights } from "../../src/release/Weights.ts"
 import { temporaryFolder } from "../temporary.ts"
+import { program, skipped, withTransformers } from "../transformers.ts"
 import { embeddedTexts, randomModel } from "./gguf/model.ts"
-
-const program = process.env["EXP_PYTHON"] ?? "python3"
-const skipped =
-  spawnSync(program, ["-c", "import torch, transformers"]).status === 0
-    ? ""
-    : ` (skipped: \`${program}\` cannot import torch and transformers; set EXP_PYTHON)`
-const withPython = skipped === "" ? it.live : it.live.skip
 
 const CONTEXT = 96
 const NEW = 8
@@ -57,7 +51,7 @@ const exported = Effect.fnUntraced(function* (shape: Shape) {
 })
 
 describe("transformers", () => {
-  withPython(
+  withTransformers(
     `computes of every family and shape what the engine computes, and writes the same greedy text${skipped}`,
     () =>
       Effect.gen(function* () {

@@ -7,6 +7,7 @@
  */
 import { createHash } from "node:crypto"
 import type { CheckpointState } from "../../model/Checkpoint.ts"
+import type { SourceInventory } from "../../model/Corpus.ts"
 import type { DecodingPreset } from "../../model/Decoding.ts"
 import { f32, i32, type Metadata, text, texts, u32 } from "./Gguf.ts"
 
@@ -52,25 +53,37 @@ export const aboutKeys = (about: About): Metadata => [
   ),
 ]
 
-/** Facts that a file of ours bears. */
-export const provenanceKeys = (of: {
-  readonly candidate: string
-  readonly step: number
-  readonly preset: string
+/** What a file of a release says, by what the release is made of. */
+export const aboutOf = (of: {
+  readonly name: string
+  readonly license: string
+  readonly languages: ReadonlyArray<string>
+  readonly inventory: { readonly sources: ReadonlyArray<Pick<SourceInventory, "source" | "role" | "licenses">> }
+  readonly preset: DecodingPreset
+  readonly model: { readonly candidate: string; readonly step: number }
   readonly modelIdentity: string
   readonly decodingIdentity: string
   /** `tokenizer.json`, as text. */
   readonly tokenizer: string
   readonly state: Pick<CheckpointState, "modelSha256" | "engine">
-}): About["provenance"] => ({
-  candidate: of.candidate,
-  step: of.step,
+}): About => ({
+  name: of.name,
+  license: of.license,
+  languages: of.languages,
+  sources: of.inventory.sources
+    .filter(({ role }) => role === "train")
+    .map(({ source, licenses }) => ({ source, licenses: Object.keys(licenses).toSorted() })),
   preset: of.preset,
-  "model.identity": of.modelIdentity,
-  "model.sha256": of.state.modelSha256,
-  "tokenizer.sha256": createHash("sha256").update(of.tokenizer).digest("hex"),
-  "decoding.identity": of.decodingIdentity,
-  engine: `${of.state.engine.name} ${of.state.engine.numerics} ${of.state.engine.precision}`,
+  provenance: {
+    candidate: of.model.candidate,
+    step: of.model.step,
+    preset: of.preset.name,
+    "model.identity": of.modelIdentity,
+    "model.sha256": of.state.modelSha256,
+    "tokenizer.sha256": createHash("sha256").update(of.tokenizer).digest("hex"),
+    "decoding.identity": of.decodingIdentity,
+    engine: `${of.state.engine.name} ${of.state.engine.numerics} ${of.state.engine.precision}`,
+  },
 })
 
 const flagged = (preset: DecodingPreset): ReadonlyArray<readonly [flag: string, value: number]> => [

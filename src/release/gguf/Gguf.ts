@@ -15,6 +15,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import { because } from "../../model/Because.ts"
 
 export class GgufFailed extends Schema.TaggedError<GgufFailed>()("GgufFailed", {
   path: Schema.String,
@@ -30,7 +31,8 @@ export class GgufFailed extends Schema.TaggedError<GgufFailed>()("GgufFailed", {
 export const attempt = <A>(path: string, hint: string, run: () => A): Effect.Effect<A, GgufFailed> =>
   Effect.try({
     try: run,
-    catch: (error) => new GgufFailed({ path, problem: error instanceof Error ? error.message : String(error), hint }),
+    catch: (error) =>
+      because(new GgufFailed({ path, problem: error instanceof Error ? error.message : String(error), hint }), error),
   })
 /** Where a file could not be written. */
 export const NO_ROOM = "look at free space and permissions of the folder, then run again"

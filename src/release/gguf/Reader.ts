@@ -1,6 +1,7 @@
 /** Reads a GGUF file back: its keys, and its tensors as numbers, whatever blocks they are kept in. */
 import { closeSync, fstatSync, openSync, readSync } from "node:fs"
 import * as Effect from "effect/Effect"
+import { because } from "../../model/Because.ts"
 import { type BlockType, blockTypeById, bytesOf } from "./BlockTypes.ts"
 import { decodeHeader, GgufFailed, type Header, MAX_HEADER_BYTES, type Plain } from "./Gguf.ts"
 import { type Shape, shapeOf } from "./Shape.ts"
@@ -46,7 +47,10 @@ export const openGguf = Effect.fn("gguf.open")(function* (path: string) {
     Effect.try({
       try: run,
       catch: (error) =>
-        new GgufFailed({ path, problem: error instanceof Error ? error.message : String(error), hint: HINT }),
+        because(
+          new GgufFailed({ path, problem: error instanceof Error ? error.message : String(error), hint: HINT }),
+          error,
+        ),
     })
   const file = yield* Effect.acquireRelease(
     attempt(() => openSync(path, "r")),

@@ -38,7 +38,12 @@ const TURNED = 32
 
 const isNatural = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0
 
-const parse = (json: string, dataStart: number, fileBytes: number): ReadonlyMap<string, Entry> => {
+const parse = (
+  json: string,
+  dataStart: number,
+  fileBytes: number,
+  ignored: RegExp | undefined,
+): ReadonlyMap<string, Entry> => {
   const parsed: unknown = JSON.parse(json)
   if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) throw new Error("the header is no object")
   const found = new Map<string, Entry>()
@@ -46,11 +51,15 @@ const parse = (json: string, dataStart: number, fileBytes: number): ReadonlyMap<
   for (const [name, value] of Object.entries(parsed)) {
     if (name === "__metadata__") continue
     const { dtype, shape, data_offsets: offsets } = value as Record<string, unknown>
-    if (dtype !== "F32" && dtype !== "F16" && dtype !== "BF16")
-      throw new Error(`\`${name}\` is ${String(dtype)}; F32, F16 and BF16 are read`)
     if (!Array.isArray(shape) || !shape.every(isNatural) || !Array.isArray(offsets) || !offsets.every(isNatural))
       throw new Error(`\`${name}\` has no shape or no offsets`)
     const [from, to] = offsets as [number, number]
+    if (ignored?.test(name)) {
+      ranges.push([dataStart + from, dataStart + to, name])
+      continue
+    }
+    if (dtype !== "F32" && dtype !== "F16" && dtype !== "BF16")
+      throw new Error(`\`${name}\` is ${String(dtype)}; F32, F16 and BF16 are read`)
     const bytes = shape.reduce((a, b) => a * b, 1) * WIDTHS[dtype]
     if (to - from !== bytes) throw new Error(`\`${name}\` has ${to - from} bytes, its shape needs ${bytes}`)
     found.set(name, { dtype, shape, offset: dataStart + from })
@@ -72,7 +81,8 @@ export class Weights {
   #bytes = new Uint8Array(0)
   #numbers = new Float32Array(0)
 
-  constructor(path: string) {
+  /** `ignored`: tensors that are taken for absent, of whatever type. */
+  constructor(path: string, ignored?: RegExp) {
     this.#file = openSync(path, "r")
     try {
       const { size } = fstatSync(this.#file)
@@ -84,7 +94,7 @@ export class Weights {
         throw new Error(`the header would have ${length} bytes`)
       const header = Buffer.alloc(Number(length))
       this.#exactly(header, 8)
-      this.tensors = parse(header.toString("utf8"), 8 + header.length, size)
+      this.tensors = parse(header.toString("utf8"), 8 + header.length, size, ignored)
     } catch (error) {
       this.close()
       throw error
