@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import { endpointSetting } from "../hub/Endpoint.ts"
 import { keyFor } from "../hub/Envelope.ts"
 import { staying } from "../hub/Foreign.ts"
+import { madeBefore, maySign, withKeyless } from "../hub/Keyless.ts"
 import { counting } from "../hub/Progress.ts"
 import {
   type Change,
@@ -16,9 +17,10 @@ import {
   type PublishOptions,
   publish as publishRelease,
 } from "../hub/Publication.ts"
-import { readRelease } from "../hub/ReleaseFiles.ts"
+import { type ReleaseContent, readRelease, withFile } from "../hub/ReleaseFiles.ts"
 import { findToken } from "../hub/Token.ts"
 import { ENVELOPE } from "../release/Signature.ts"
+import { BUNDLE } from "../release/Sigstore.ts"
 import { SUMS } from "../release/Sums.ts"
 import { resolveRun } from "../run/Tags.ts"
 import { NotFound } from "./Errors.ts"
@@ -36,6 +38,9 @@ export interface PublishSettings {
   readonly readBack: boolean
   /** File of a signing key; by default the user's own, where there is one. */
   readonly key: string | undefined
+  /** Whether it goes with a signature of Sigstore's, by an identity. */
+  readonly keyless: boolean
+  readonly signingConfig: string | undefined
   readonly runs: string
   readonly json: boolean
 }
@@ -73,6 +78,14 @@ const changesText = (changes: ReadonlyArray<Change>): string =>
     changes.map(({ path, change, bytes: size }) => [MARKS[change], path, bytes(size)]),
     ["left", "left", "right"],
   )
+
+/** With the signature that a dry run does not make: what the hub has of one would not be removed, but another would take its place. */
+const withBundle = (changes: ReadonlyArray<Change>, { files }: ReleaseContent): ReadonlyArray<Change> => {
+  if (files.some(({ path }) => path === BUNDLE)) return changes
+  const change = changes.some(({ path }) => path === BUNDLE) ? "changed" : "new"
+  const others = changes.filter(({ path }) => path !== BUNDLE)
+  return [...others, { path: BUNDLE, change, bytes: 0 } as const].sort((a, b) => (a.path < b.path ? -1 : 1))
+}
 
 /** Whether a second is over since it last was so, the first one since it was made. */
 const everySecond = () => {
@@ -112,21 +125,33 @@ export const publish = Effect.fn("exp publish")(function* (settings: PublishSett
     read += length
     if (now()) write(`  checked    ${bytes(read)}`)
   }
-  const content = yield* readRelease(folder, token, { key, told })
-  write(
-    `release   ${content.name}: ${count(content.files.length)} files, ${bytes(content.bytes)}, ${content.digest.slice(0, 12)}`,
-  )
-  write(
-    content.files.some(({ path }) => path === ENVELOPE)
-      ? `signed    ${ENVELOPE}`
-      : "unsigned  `exp keys new` makes a key to sign with",
-  )
+  const { signingConfig } = settings
+  const signing = { signingConfig, terminal: process.stderr.isTTY === true, say: write }
+  if (settings.keyless) yield* maySign(folder, signing)
+  const unsigned = yield* readRelease(folder, token, { key, told, keyless: settings.keyless })
   const options: PublishOptions = { ...settings, report: progress(write) }
   const { layer } = yield* Effect.promise(() => import("../hub/HuggingFace.ts"))
   const hub = layer({ endpoint, token, watch: { waiting: (text) => write(`  ${text}`) } })
+  // what goes into a public log is not for trying out
+  const made = settings.keyless && settings.dryRun ? yield* madeBefore(folder, signing) : undefined
+  const content =
+    settings.keyless && !settings.dryRun
+      ? yield* Effect.provide(withKeyless(unsigned, options, signing), hub)
+      : made === undefined
+        ? unsigned
+        : withFile(unsigned, { path: BUNDLE, text: made.text })
+  write(
+    `release   ${content.name}: ${count(content.files.length)} files, ${bytes(content.bytes)}, ${content.digest.slice(0, 12)}`,
+  )
+  const signatures = [ENVELOPE, BUNDLE].filter((name) => content.files.some(({ path }) => path === name))
+  write(
+    signatures.length > 0 ? `signed    ${signatures.join(", ")}` : "unsigned  `exp keys new` makes a key to sign with",
+  )
 
   if (settings.dryRun) {
-    const { repository, changes, foreign, tagged, collected } = yield* Effect.provide(compare(content, options), hub)
+    const standing = yield* Effect.provide(compare(content, options), hub)
+    const { repository, foreign, tagged, collected } = standing
+    const changes = settings.keyless ? withBundle(standing.changes, content) : standing.changes
     const isDone =
       changes.every(({ change }) => change === "same") &&
       collected !== false &&

@@ -7,7 +7,7 @@
  *
  * | in `scratch`      | what                                                                                                  |
  * |-------------------|-------------------------------------------------------------------------------------------------------|
- * | `taken.json`      | `Taken`: the files whose documents are on disk, and where the documents of the last of them end         |
+ * | `taken.ndjson`    | a `Line` for each file whose documents are on disk (a `store/Journal`)                                  |
  * | `NNNNN.download`  | the file after those, or as much of it as came                                                          |
  *
  * An attempt that was interrupted anywhere goes on there: what was written of the file it was in is cut off, what came of it is kept.
@@ -20,8 +20,6 @@ import {
   ftruncateSync,
   openSync,
   readdirSync,
-  readFileSync,
-  renameSync,
   rmSync,
   writeFileSync,
   writeSync,
@@ -31,9 +29,11 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { DatasetUnfit, DatasetUnwritable, extract, formatOf } from "../data/Dataset.ts"
+import { byCodeUnit } from "../model/ByCodeUnit.ts"
 import type { SourceRights } from "../model/Corpus.ts"
 import { DatasetFile, type DatasetIndex, type Markup } from "../model/Dataset.ts"
 import { requireDisk } from "../store/Disk.ts"
+import * as Journal from "../store/Journal.ts"
 import { bytesOf, type Entry, type Files, ListingHostile, openFiles } from "./Files.ts"
 import { pathProblem } from "./Paths.ts"
 import type { Patience } from "./Requests.ts"
@@ -78,16 +78,35 @@ export interface DatasetProgress {
   readonly detail: string
 }
 
-const Taken = Schema.Struct({
+const Line = Schema.Struct({
   commit: Schema.String,
-  files: Schema.Array(DatasetFile),
+  file: DatasetFile,
   /** Bytes of `<source>.jsonl` up to here. */
   end: Schema.Int.check(Schema.isGreaterThanOrEqualTo(0)),
+  /** The bound was reached in it. */
   full: Schema.Boolean,
 })
-type Taken = typeof Taken.Type
+type Line = typeof Line.Type
 
-const byCodeUnit = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0)
+/** What was taken so far, with its sums: they are asked for with every piece that comes. */
+class Taken {
+  readonly files: Array<DatasetFile> = []
+  bytes = 0
+  documents = 0
+  textBytes = 0
+  end = 0
+  full = false
+
+  add({ file, end, full }: Line): this {
+    this.files.push(file)
+    this.bytes += file.bytes
+    this.documents += file.documents
+    this.textBytes += file.textBytes
+    this.end = end
+    this.full = full
+    return this
+  }
+}
 
 /** A pattern as a test of whole paths. */
 export const matcher = (pattern: string): ((path: string) => boolean) => {
@@ -152,7 +171,7 @@ const choose = Effect.fnUntraced(function* (request: DatasetRequest, entries: Re
 const listed = ({ commit, files }: DatasetRequest, hub: Files) => {
   const folder = folderOf(files)
   return hub
-    .list(commit, folder)
+    .list(commit, folder, MOST_FILES)
     .pipe(
       Effect.catchTag("HubRefused", (refused) =>
         refused.status === 404 && folder !== "" ? Effect.as(hub.commitOf(commit), []) : Effect.fail(refused),
@@ -171,44 +190,28 @@ const writing = <A>(path: string, write: () => A): A => {
 const written = <A>(path: string, write: () => A): Effect.Effect<A, DatasetUnwritable> =>
   Effect.try({ try: () => writing(path, write), catch: (cause) => cause as DatasetUnwritable })
 
-/** Whole or absent, and on disk. */
-const replace = (path: string, text: string): void => {
-  const file = openSync(`${path}.new`, "w")
-  try {
-    writeSync(file, text)
-    fsyncSync(file)
-  } finally {
-    closeSync(file)
-  }
-  renameSync(`${path}.new`, path)
-}
+const decodeLines = Schema.decodeUnknownOption(Schema.Array(Line))
 
-const nothing = (commit: string): Taken => ({ commit, files: [], end: 0, full: false })
-
-/** Where an earlier attempt ended, if its files are those that are wanted. */
+/** What an earlier attempt took, if its files are those that are wanted. */
 const takenBefore = (path: string, commit: string, chosen: ReadonlyArray<Entry>, bytes: number): Taken => {
-  if (!existsSync(path)) return nothing(commit)
-  const read = Schema.decodeUnknownOption(Schema.fromJsonString(Taken))(readFileSync(path, "utf8"))
-  const whole = Option.filter(
-    read,
-    (taken) =>
-      taken.commit === commit &&
-      taken.end <= bytes &&
-      taken.files.every((file, index) => file.path === chosen[index]?.path),
+  const lines = Option.getOrElse(
+    Option.flatMap(Option.liftThrowable(() => Journal.read(path))(), decodeLines),
+    () => [],
   )
-  return Option.getOrElse(whole, () => nothing(commit))
+  const wanted =
+    (lines.at(-1)?.end ?? 0) <= bytes &&
+    lines.every((line, index) => line.commit === commit && line.file.path === chosen[index]?.path)
+  return wanted ? lines.reduce((taken, line) => taken.add(line), new Taken()) : new Taken()
 }
-
-const sum = (numbers: ReadonlyArray<number>): number => numbers.reduce((all, one) => all + one, 0)
 
 const mb = (bytes: number): string => `${Math.round(bytes / MEGABYTE)}`
 
 /** Brings the documents of a source into `out`, from the beginning or from where an earlier attempt was interrupted. */
 export const bringDataset = Effect.fn("hub.bringDataset")(function* (request: DatasetRequest) {
   const { source, repository, commit, most, out, scratch, say } = request
-  const hub = yield* openFiles({ ...request, kind: "datasets", mostFiles: MOST_FILES })
+  const hub = yield* openFiles({ ...request, kind: "datasets" })
   const chosen = yield* choose(request, yield* listed(request, hub))
-  const state = join(scratch, "taken.json")
+  const state = join(scratch, "taken.ndjson")
   const lines = join(out, `${source}.jsonl`)
   const file = yield* Effect.acquireRelease(
     written(lines, () => {
@@ -217,18 +220,17 @@ export const bringDataset = Effect.fn("hub.bringDataset")(function* (request: Da
     }),
     (file) => Effect.sync(() => closeSync(file)),
   )
-  let taken = yield* written(lines, () => takenBefore(state, commit, chosen, fstatSync(file).size))
-  if (taken.files.length > 0) say(`${taken.files.length} of ${chosen.length} files were taken before`)
-  const allBytes = sum(chosen.map(bytesOf))
+  const taken = yield* written(lines, () => takenBefore(state, commit, chosen, fstatSync(file).size))
+  if (taken.files.length === 0) yield* written(state, () => rmSync(state, { force: true }))
+  else say(`${taken.files.length} of ${chosen.length} files were taken before`)
+  const allBytes = chosen.reduce((sum, entry) => sum + bytesOf(entry), 0)
   const textMost = (most.megabytes ?? Number.POSITIVE_INFINITY) * MEGABYTE
 
   /** Of the file being taken: its bytes that are here, and bytes of text found in it. */
   const tell = (entry: Entry, here: number, found: number) => {
-    const before = sum(taken.files.map(({ bytes }) => bytes))
-    const text = sum(taken.files.map(({ textBytes }) => textBytes)) + found
     const bounded = most.megabytes !== undefined
     request.progress({
-      done: Math.round((bounded ? text : before + here) / MEGABYTE),
+      done: Math.round((bounded ? taken.textBytes + found : taken.bytes + here) / MEGABYTE),
       total: Math.ceil((bounded ? textMost : allBytes) / MEGABYTE),
       unit: bounded ? "MB of text" : "MB",
       detail: `file ${taken.files.length + 1} of ${chosen.length}, ${entry.path}: ${mb(here)} of ${mb(bytesOf(entry))} MB`,
@@ -250,15 +252,15 @@ export const bringDataset = Effect.fn("hub.bringDataset")(function* (request: Da
         file: `${repository}/${entry.path}`,
         format: formatOf(entry.path)!,
         room: {
-          documents: (most.documents ?? Number.POSITIVE_INFINITY) - sum(taken.files.map(({ documents }) => documents)),
-          textBytes: textMost - sum(taken.files.map(({ textBytes }) => textBytes)),
+          documents: (most.documents ?? Number.POSITIVE_INFINITY) - taken.documents,
+          textBytes: textMost - taken.textBytes,
         },
         append,
         progress: (found) => tell(entry, bytesOf(entry), found),
       }),
-      ({ full, ...counts }): Taken => ({
+      ({ full, ...counts }): Line => ({
         commit,
-        files: [...taken.files, { path: entry.path, bytes: bytesOf(entry), sha256, ...counts }],
+        file: { path: entry.path, bytes: bytesOf(entry), sha256, ...counts },
         end,
         full,
       }),
@@ -277,20 +279,22 @@ export const bringDataset = Effect.fn("hub.bringDataset")(function* (request: Da
     if (!existsSync(download)) yield* requireDisk(scratch, bytesOf(entry))
     tell(entry, 0, 0)
     const sha256 = yield* hub.bring(commit, entry, download, (here) => tell(entry, here, 0))
-    taken = yield* take(entry, download, sha256)
+    const line = yield* take(entry, download, sha256)
     yield* written(state, () => {
+      // a line that a power cut takes costs one file more; one whose documents it took would be believed
       fsyncSync(file)
-      replace(state, `${JSON.stringify(taken)}\n`)
+      Journal.append(state, line)
       rmSync(download)
     })
+    taken.add(line)
   }
 
-  const documents = sum(taken.files.map((one) => one.documents))
+  const { files, documents, textBytes, full } = taken
   if (documents === 0)
     return yield* new DatasetUnfit({
       file: repository,
-      problem: taken.full ? "its first document is larger than all that may be taken" : "its files hold no documents",
-      hint: taken.full ? "raise `most`" : "name other files in `files`",
+      problem: full ? "its first document is larger than all that may be taken" : "its files hold no documents",
+      hint: full ? "raise `most`" : "name other files in `files`",
     })
   const index: DatasetIndex = {
     source,
@@ -301,10 +305,10 @@ export const bringDataset = Effect.fn("hub.bringDataset")(function* (request: Da
     ...(request.id !== undefined && { id: request.id }),
     ...(request.markup !== undefined && { markup: request.markup }),
     rights: request.rights,
-    files: taken.files,
+    files,
     documents,
-    textBytes: sum(taken.files.map((one) => one.textBytes)),
-    bounded: taken.full,
+    textBytes,
+    bounded: full,
   }
   yield* written(out, () => {
     ftruncateSync(file, taken.end)

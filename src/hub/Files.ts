@@ -43,6 +43,17 @@ export class ListingHostile extends Schema.TaggedError<ListingHostile>()("Listin
   }
 }
 
+export class ListingTooLong extends Schema.TaggedError<ListingTooLong>()("ListingTooLong", {
+  repository: Schema.String,
+  below: Schema.String,
+  most: Schema.Int,
+}) {
+  override get message() {
+    const { repository, below, most } = this
+    return `${repository} lists more than ${most} files${below === "" ? "" : ` in \`${below}\``}: nothing was fetched of it\n  hint: see that it is the repository you mean; of a data set, name a folder of fewer in \`files\``
+  }
+}
+
 export class DownloadDamaged extends Schema.TaggedError<DownloadDamaged>()("DownloadDamaged", {
   repository: Schema.String,
   path: Schema.String,
@@ -91,17 +102,21 @@ export interface FilesRequest {
   readonly endpoint: string | undefined
   readonly say: (text: string) => void
   readonly patience?: Partial<Patience> | undefined
-  /** A listing of more is refused. */
-  readonly mostFiles: number
 }
 
-export type FilesError = HubUnreachable | HubRefused | HubAnswerStrange | DownloadDamaged | DownloadUnwritable
+export type FilesError =
+  | HubUnreachable
+  | HubRefused
+  | HubAnswerStrange
+  | ListingTooLong
+  | DownloadDamaged
+  | DownloadUnwritable
 
 export interface Files {
   /** The commit that a branch, a tag or a commit stands for. */
   readonly commitOf: (revision: string) => Effect.Effect<string, FilesError>
-  /** All that is below a folder of the repository, "" for all of it. */
-  readonly list: (commit: string, below: string) => Effect.Effect<ReadonlyArray<Entry>, FilesError>
+  /** All that is below a folder of the repository, "" for all of it; more than `most` is refused. */
+  readonly list: (commit: string, below: string, most: number) => Effect.Effect<ReadonlyArray<Entry>, FilesError>
   /** Brings a file to `to`, going on from what lies there; gives its sha256. `moved` is told how many of its bytes are there. */
   readonly bring: (
     commit: string,
@@ -219,16 +234,35 @@ class Landing {
   }
 }
 
-const refusal = (response: Response): string =>
-  response.headers.get("X-Error-Code") === "GatedRepo"
-    ? "it is open to those who accepted its terms: accept them on its page, then set HF_TOKEN or run `hf auth login`"
-    : response.status === 404 || response.status === 401
-      ? "there is no such repository or revision that your token may see"
-      : "it says nothing more"
+/** What a refusal means; `page` is where people look, `asked` whether a token was shown. */
+const refusal = (
+  response: Response,
+  page: string,
+  asked: boolean,
+): { readonly problem: string; readonly hint?: string } => {
+  if (response.headers.get("X-Error-Code") === "GatedRepo")
+    return asked
+      ? {
+          problem: "it is open to those who accepted its terms, and the owner of the token is none of them",
+          hint: `accept them at ${page} as the owner of the token, which must be allowed to read gated repositories; some are opened by hand, and take days`,
+        }
+      : {
+          problem: "it is open to those who accepted its terms",
+          hint: `accept them at ${page}, then set HF_TOKEN or run \`hf auth login\``,
+        }
+  if (response.status === 404 || response.status === 401)
+    return asked
+      ? { problem: "there is no such repository or revision that your token may see" }
+      : {
+          problem: "there is no such repository or revision, or it is private",
+          hint: "see that it is spelled so; what is private needs HF_TOKEN or `hf auth login`",
+        }
+  return { problem: "it says nothing more" }
+}
 
 /** A repository to list and to bring files from. */
 export const openFiles = Effect.fn("hub.openFiles")(function* (request: FilesRequest) {
-  const { kind, repository, say, mostFiles } = request
+  const { kind, repository, say } = request
   const endpoint = yield* endpointSetting(request.endpoint)
   const kept = Option.getOrUndefined(yield* Effect.option(findToken))
   const context = yield* Effect.context<never>()
@@ -255,6 +289,7 @@ export const openFiles = Effect.fn("hub.openFiles")(function* (request: FilesReq
       catch: (cause) =>
         cause instanceof HubUnreachable ||
         cause instanceof HubRefused ||
+        cause instanceof ListingTooLong ||
         cause instanceof DownloadDamaged ||
         cause instanceof DownloadUnwritable
           ? cause
@@ -277,7 +312,11 @@ export const openFiles = Effect.fn("hub.openFiles")(function* (request: FilesReq
           fetching = as(kept)
           return answerOf(doing, address, init)
         }
-        throw new HubRefused({ request: doing, status: response.status, problem: refusal(response) })
+        throw new HubRefused({
+          request: doing,
+          status: response.status,
+          ...refusal(response, `${endpoint}/${own}`, known),
+        })
       }
       await response.body?.cancel()
       // each address is judged anew whether the token may go there
@@ -296,15 +335,17 @@ export const openFiles = Effect.fn("hub.openFiles")(function* (request: FilesReq
       return Schema.decodeUnknownSync(Info)(await response.json()).sha
     })
 
-  const list: Files["list"] = (commit, below) =>
+  const list: Files["list"] = (commit, below, most) =>
     asking(looking, async (signal) => {
       const all: Array<Entry> = []
       const folder = below === "" ? "" : `/${segments(below)}`
       let page: string | undefined = `${api}/tree/${commit}${folder}?recursive=true`
       for (let pages = 0; page !== undefined; pages++) {
-        if (pages >= MOST_PAGES || all.length > mostFiles) throw new Error(`it lists more than ${mostFiles} files`)
+        if (pages >= MOST_PAGES) throw new Error(`its list goes on after ${MOST_PAGES} pages`)
         const response: Response = await answerOf(looking, page, { signal })
         all.push(...Schema.decodeUnknownSync(Schema.Array(Entry))(await response.json()))
+        if (all.length > most && all.filter(({ type }) => type === "file").length > most)
+          throw new ListingTooLong({ repository, below, most })
         page = nextPage(response.headers.get("Link"), page)
       }
       return all

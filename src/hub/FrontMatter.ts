@@ -13,6 +13,7 @@ import { isDeepStrictEqual } from "node:util"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { didYouMean } from "../model/DidYouMean.ts"
+import { isRepository } from "../model/Repository.ts"
 import { hubLicense } from "../release/License.ts"
 
 /** Identifiers beside those of SPDX that the Hub lists. */
@@ -44,12 +45,6 @@ const isLanguage = (code: string): boolean => {
   // three letters name thousands of languages, of which this list has some hundreds
   return base.length === 3 || known.of(base) !== undefined
 }
-
-const REPOSITORY = /^[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,95}\/[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,95}$/
-
-/** `org/name` as the Hub takes it: letters, digits, `-`, `_`, `.`, no `--` or `..`, not ending in `.git`, `.` or `-`. */
-export const isRepository = (name: string): boolean =>
-  REPOSITORY.test(name) && !name.includes("--") && !/(?:\.git|[.-])(?:\/|$)/.test(name)
 
 const Text = Schema.String.check(Schema.isPattern(/\S/))
 const Several = Schema.Union([Text, Schema.Array(Text)])

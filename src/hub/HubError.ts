@@ -55,11 +55,12 @@ export class HubRefused extends Schema.TaggedError<HubRefused>()("HubRefused", {
   request: Schema.String,
   status: Schema.Int,
   problem: Schema.String,
+  hint: Schema.optionalKey(Schema.String),
 }) {
   override get message() {
-    return `hub: ${this.request}: ${this.status}: ${this.problem}\n  hint: ${
+    const usual =
       this.status === 404 ? "see that the repository is there and spelled so" : "see what the hub says, then run again"
-    }`
+    return `hub: ${this.request}: ${this.status}: ${this.problem}\n  hint: ${this.hint ?? usual}`
   }
 }
 

@@ -17,7 +17,7 @@
  * moves once, by the merge, from one whole revision to the next.
  *
  * Large objects are addressed by content: what the hub has of them it says, and they are not sent again. Files that an earlier
- * release of ours put there (its `SHA256SUMS` lists them, and its signature) and this one lacks are removed; files of other people
+ * release of ours put there (its `SHA256SUMS` lists them, and its signatures) and this one lacks are removed; files of other people
  * are left alone (`Foreign.ts`), unless a loader would take them for a part of the release: then nothing is published.
  *
  * The hub merges whatever the pull request is by then, so the merge is judged by what came of it.
@@ -26,10 +26,12 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { stream } from "../model/Random.ts"
+import { isRepository } from "../model/Repository.ts"
 import { ENVELOPE } from "../release/Signature.ts"
+import { BUNDLE } from "../release/Sigstore.ts"
 import { SUMS } from "../release/Sums.ts"
 import { ATTRIBUTES, foreignFiles, isHubsOwnChange, isLoaded, staying } from "./Foreign.ts"
-import { isRepository, withNewVersion } from "./FrontMatter.ts"
+import { withNewVersion } from "./FrontMatter.ts"
 import { type Account, Hub, type PullRequest, type RemoteFile, type Repository } from "./Hub.ts"
 import {
   HubRefused,
@@ -123,7 +125,8 @@ type Tree = ReadonlyMap<string, RemoteFile>
 const outdated = (content: ReleaseContent, there: Tree, sums: string | undefined): ReadonlyArray<string> => {
   const wanted = new Set(content.files.map(({ path }) => path))
   // a signature answers for the files it was made over, and is listed in no sums
-  return [...parseSums(sums ?? "").sums.keys(), ENVELOPE].filter((path) => there.has(path) && !wanted.has(path)).sort()
+  const put = [...parseSums(sums ?? "").sums.keys(), ENVELOPE, BUNDLE]
+  return put.filter((path) => there.has(path) && !wanted.has(path)).sort()
 }
 
 const changesOf = (content: ReleaseContent, there: Tree, removed: ReadonlyArray<string>): ReadonlyArray<Change> =>
@@ -324,6 +327,8 @@ export const publish = Effect.fn("Publication.publish")(function* (
   let changed = false
   /** A merge that was asked for and not yet judged. */
   let merging: Merging | undefined
+  /** The predecessor's card is asked for before anything is sent, and then not before it is to change. */
+  let looked = options
 
   const send = (
     repository: string,
@@ -456,7 +461,8 @@ export const publish = Effect.fn("Publication.publish")(function* (
       yield* checkMerge(content, merging)
       merging = undefined
     }
-    const { account, repository, main, removed, changes, foreign, collected } = yield* compare(content, options)
+    const { account, repository, main, removed, changes, foreign, collected } = yield* compare(content, looked)
+    looked = { ...options, supersedes: undefined }
     if (repository === undefined) {
       changed = true
       yield* hub.create(options.to, options.private ? "private" : "public")

@@ -19,11 +19,12 @@ import { tokenizerOf } from "../data/Tokenizer.ts"
 import * as Safetensors from "../engine/Safetensors.ts"
 import { Architecture, complete, type Shape, tensors } from "../model/Architecture.ts"
 import { architectureOf, type Config } from "../model/Published.ts"
-import { type Layout, Weights } from "../release/gguf/Source.ts"
+import { Weights } from "../release/gguf/Source.ts"
 import { sha256OfFile } from "../release/Sums.ts"
-import { requireDisk } from "../store/Disk.ts"
+import { bytesBelow, requireDisk } from "../store/Disk.ts"
 import { bytesOf, openFiles } from "./Files.ts"
 import { pathProblem } from "./Paths.ts"
+import type { Patience } from "./Requests.ts"
 
 export class PretrainedUnfit extends Schema.TaggedError<PretrainedUnfit>()("PretrainedUnfit", {
   path: Schema.String,
@@ -53,7 +54,15 @@ const TOKENIZER = ["tokenizer.json", "tokenizer_config.json"]
 const MOST_FILES = 10_000
 const MAX_JSON = 64 << 20
 
+/** Weights as Python objects: reading them may run whatever whoever packed them wished. */
+const PICKLED = /(?:^|\/)(?:pytorch_model.*\.bin|consolidated.*\.pth|.*\.(?:ckpt|pt|pth|pkl))$/
+const UNPICKLED =
+  "name a commit that has `model.safetensors` (the hub's own pull requests convert many), or load it with transformers where you trust it, `save_pretrained(…)`, and take that folder as `from`"
+
 const WHOLE = "a folder as `save_pretrained` of transformers writes it is wanted, with weights as safetensors"
+
+const TOKENIZED =
+  "write it with transformers, beside the weights in a folder that `from` names: `AutoTokenizer.from_pretrained(…).save_pretrained(…)`"
 
 const refuse = (path: string, problem: string, hint: string = WHOLE) => new PretrainedUnfit({ path, problem, hint })
 const isObject = (value: unknown): value is Config =>
@@ -79,6 +88,8 @@ const shardsOf = (index: Config | undefined): ReadonlyArray<string> => {
 
 const shardsIn = Effect.fnUntraced(function* (folder: string) {
   const index = join(folder, INDEX)
+  if (!existsSync(folder))
+    return yield* refuse(folder, "there is no such folder", "see that `from` names it from where `exp` is started")
   if (!existsSync(join(folder, WEIGHTS)) && !existsSync(index))
     return yield* refuse(
       folder,
@@ -101,37 +112,68 @@ export const fingerprints = Effect.fn("hub.fingerprints")(function* (folder: str
   return sums as Readonly<Record<string, string>>
 })
 
+/** What went wrong with a download is told of the repository, not of the folder it was brought to. */
+const named =
+  (folder: string, name: string, revision: string | undefined) =>
+  (error: PretrainedUnfit): PretrainedUnfit =>
+    revision === undefined
+      ? error
+      : new PretrainedUnfit({ ...error, path: `${error.path.replace(folder, name)} at ${revision.slice(0, 12)}` })
+
 export interface BringRequest {
   /** `org/name`. */
   readonly repository: string
   readonly commit: string
+  /** As the experiment says it: what is another model is refused before its weights come. */
+  readonly model: Shape
+  readonly vocabulary: number
   readonly to: string
+  readonly endpoint?: string | undefined
+  readonly patience?: Partial<Patience> | undefined
   readonly say: (text: string) => void
+  /** Megabytes of weights. */
   readonly progress: (done: number, total: number, detail: string) => void
 }
 
+const mb = (bytes: number): number => Math.round(bytes / 1e6)
+
 /** What a training needs of a repository, brought to a folder; what is there already goes on. */
-export const bringPublished = Effect.fn("hub.bringPublished")(function* (request: BringRequest) {
-  const { repository, commit, to, say, progress } = request
-  const hub = yield* openFiles({ kind: "models", repository, endpoint: undefined, say, mostFiles: MOST_FILES })
-  const entries = new Map((yield* hub.list(commit, "")).map((entry) => [entry.path, entry]))
-  const small = ["config.json", ...TOKENIZER, INDEX].filter((name) => entries.has(name))
-  for (const name of small) yield* hub.bring(commit, entries.get(name)!, join(to, name))
-  const whole = entries.has(WEIGHTS)
-  const index = !whole && entries.has(INDEX) ? yield* json(join(to, INDEX)) : undefined
-  const shards = shardsOf(index)
-  const missing = shards.find((name) => pathProblem(name) !== undefined || !entries.has(name))
-  if (missing !== undefined)
-    return yield* refuse(repository, `it has no \`${missing}\` at ${commit.slice(0, 12)}`, WHOLE)
-  const total = shards.reduce((sum, name) => sum + bytesOf(entries.get(name)!), 0)
-  yield* requireDisk(to, total)
-  let done = 0
-  for (const name of shards) {
-    const entry = entries.get(name)!
-    yield* hub.bring(commit, entry, join(to, name), (bytes) => progress(done + bytes, total, name))
-    done += bytesOf(entry)
-  }
-})
+export const bringPublished = Effect.fn("hub.bringPublished")(
+  function* (request: BringRequest) {
+    const { commit, to, progress } = request
+    const hub = yield* openFiles({ ...request, kind: "models", endpoint: request.endpoint })
+    const listed = (yield* hub.list(commit, "", MOST_FILES)).filter(({ type }) => type === "file")
+    const entries = new Map(listed.map((entry) => [entry.path, entry]))
+    const lacks = (name: string, hint = WHOLE) => refuse(to, `it has no \`${name}\``, hint)
+    const whole = entries.has(WEIGHTS)
+    if (!whole && !entries.has(INDEX) && listed.some(({ path }) => PICKLED.test(path)))
+      return yield* refuse(to, "its weights are pickled alone", UNPICKLED)
+    for (const [name, hint] of [["config.json"], ["tokenizer.json", TOKENIZED]] as const)
+      if (!entries.has(name)) return yield* lacks(name, hint)
+    for (const name of ["config.json", ...TOKENIZER, ...(whole ? [] : [INDEX])]) {
+      const entry = entries.get(name)
+      if (entry === undefined) continue
+      if (bytesOf(entry) > MAX_JSON) return yield* refuse(join(to, name), `it has ${bytesOf(entry)} bytes`)
+      yield* hub.bring(commit, entry, join(to, name))
+    }
+    yield* judged({ ...request, folder: to })
+    const index = whole || !entries.has(INDEX) ? undefined : yield* json(join(to, INDEX))
+    const shards = shardsOf(index)
+    const missing = shards.find((name) => pathProblem(name) !== undefined || !entries.has(name))
+    if (missing !== undefined) return yield* lacks(missing)
+    const total = shards.reduce((sum, name) => sum + bytesOf(entries.get(name)!), 0)
+    yield* requireDisk(to, total - bytesBelow(to))
+    let done = 0
+    for (const [number, name] of shards.entries()) {
+      const entry = entries.get(name)!
+      const detail = `${name}${shards.length > 1 ? `, file ${number + 1} of ${shards.length}` : ""}`
+      yield* hub.bring(commit, entry, join(to, name), (bytes) => progress(mb(done + bytes), mb(total), detail))
+      done += bytesOf(entry)
+    }
+  },
+  (bringing, { to, repository, commit }) =>
+    Effect.catchTag(bringing, "PretrainedUnfit", (error) => Effect.fail(named(to, repository, commit)(error))),
+)
 
 /** A published tensor by its canonical name: GPT-2 is also published without the prefix. */
 const locate = (shards: ReadonlyArray<Weights>) => (name: string) => {
@@ -140,8 +182,7 @@ const locate = (shards: ReadonlyArray<Weights>) => (name: string) => {
   return undefined
 }
 
-const ROWS: Layout = { _tag: "Rows" }
-/** Of old files: masks and frequencies, which are no weights. */
+/** Of old files: masks, often of truth values, and frequencies, which are no weights. */
 const DERIVED = /\.attn\.(masked_)?bias$|rotary_emb\.inv_freq$/
 
 /** The tensors of an architecture, as the files have them. Throws what is wrong. */
@@ -152,11 +193,10 @@ const streamed = (architecture: Architecture, shards: ReadonlyArray<Weights>): R
     const place = find(name)
     if (place === undefined) throw new Error(`tensor \`${name}\` is missing`)
     used.add(place.found)
-    const matrix = place.shard.matrix(place.found, name, ROWS)
-    if (matrix.shape.join() !== shape.join())
-      throw new Error(`\`${name}\` is [${matrix.shape.join(", ")}], \`config.json\` wants [${shape.join(", ")}]`)
-    const columns = shape.length > 1 ? shape.at(-1)! : 1
-    return { name, shape, fill: (first, to) => matrix.read(first / columns, to) }
+    const tensor = place.shard.streamed(place.found, name)
+    if (tensor.shape.join() !== shape.join())
+      throw new Error(`\`${name}\` is [${tensor.shape.join(", ")}], \`config.json\` wants [${shape.join(", ")}]`)
+    return tensor
   }
   const all = tensors(architecture).map(({ name, shape }) => of(name, shape))
   // transformers 4 ignores a head beside a tied embedding, 5 uses it: only where it makes no difference
@@ -165,7 +205,7 @@ const streamed = (architecture: Architecture, shards: ReadonlyArray<Weights>): R
     const head = of("lm_head.weight", table.shape)
     if (!equal(head, table)) throw new Error("it has a head of its own beside a tied embedding")
   }
-  const extra = shards.flatMap(({ tensors }) => [...tensors.keys()]).filter((n) => !used.has(n) && !DERIVED.test(n))
+  const extra = shards.flatMap(({ tensors }) => [...tensors.keys()]).filter((name) => !used.has(name))
   if (extra.length > 0) throw new Error(`tensors the architecture does not have: ${extra.slice(0, 5).join(", ")}`)
   return all
 }
@@ -228,6 +268,32 @@ const tokenizerSettings = (settings: Config, tokenizer: Config, config: Config):
   return Object.fromEntries(named)
 }
 
+/** What the small files of a model say: whether it is the one that is meant, and what it reads. */
+const judged = Effect.fnUntraced(function* (request: Pick<PublishedRequest, "folder" | "model" | "vocabulary">) {
+  const { folder, model, vocabulary } = request
+  const config = yield* json(join(folder, "config.json"))
+  const found = architectureOf(config)
+  if (Result.isFailure(found))
+    return yield* refuse(join(folder, "config.json"), found.failure.problem, found.failure.hint)
+  const architecture = found.success
+  yield* checkShape(join(folder, "config.json"), architecture, model, vocabulary)
+  const tokenizerFile = join(folder, "tokenizer.json")
+  const tokenizer = yield* json(tokenizerFile, TOKENIZED)
+  const settingsFile = join(folder, "tokenizer_config.json")
+  const settings = tokenizerSettings(existsSync(settingsFile) ? yield* json(settingsFile) : {}, tokenizer, config)
+  const loaded = yield* Effect.tryPromise({
+    try: () => tokenizerOf(tokenizer, settings),
+    catch: (cause) => refuse(tokenizerFile, words(cause), TOKENIZED),
+  })
+  if (loaded.vocabularySize > architecture.vocabulary)
+    return yield* refuse(
+      tokenizerFile,
+      `it has ids up to ${loaded.vocabularySize - 1}, the model has ${architecture.vocabulary} rows of embeddings`,
+      "resize the embeddings with transformers, or take the tokenizer that the model was published with",
+    )
+  return { architecture, settings, tokenizerFile }
+})
+
 export interface PublishedRequest {
   readonly folder: string
   readonly about: Pick<Pretrained, "name" | "revision" | "license">
@@ -237,64 +303,46 @@ export interface PublishedRequest {
 }
 
 /** Writes the artifact; the layout is above. */
-export const takePublished = Effect.fn("hub.takePublished")(function* (request: PublishedRequest) {
-  const { folder, model, vocabulary, out } = request
-  const config = yield* json(join(folder, "config.json"))
-  const found = architectureOf(config)
-  if (Result.isFailure(found))
-    return yield* refuse(join(folder, "config.json"), found.failure.problem, found.failure.hint)
-  const architecture = found.success
-  yield* checkShape(join(folder, "config.json"), architecture, model, vocabulary)
-  const tokenizerFile = join(folder, "tokenizer.json")
-  const tokenizer = yield* json(
-    tokenizerFile,
-    "write it with transformers: `AutoTokenizer.from_pretrained(…).save_pretrained(…)`",
-  )
-  const settingsFile = join(folder, "tokenizer_config.json")
-  const settings = tokenizerSettings(existsSync(settingsFile) ? yield* json(settingsFile) : {}, tokenizer, config)
-  const loaded = yield* Effect.tryPromise({
-    try: () => tokenizerOf(tokenizer, settings),
-    catch: (cause) => refuse(tokenizerFile, words(cause)),
-  })
-  if (loaded.vocabularySize > architecture.vocabulary)
-    return yield* refuse(
-      tokenizerFile,
-      `it has ids up to ${loaded.vocabularySize - 1}, the model has ${architecture.vocabulary} rows of embeddings`,
-      "resize the embeddings with transformers, or take the tokenizer that the model was published with",
+export const takePublished = Effect.fn("hub.takePublished")(
+  function* (request: PublishedRequest) {
+    const { folder, out } = request
+    const { architecture, settings, tokenizerFile } = yield* judged(request)
+    const shards = yield* shardsIn(folder)
+    const files = yield* fingerprints(folder)
+    mkdirSync(out, { recursive: true })
+    yield* Effect.acquireUseRelease(
+      Effect.try({
+        try: () => openAll(shards.map((name) => join(folder, name))),
+        catch: (cause) => refuse(folder, words(cause)),
+      }),
+      (open) =>
+        Effect.gen(function* () {
+          const all = yield* Effect.try({
+            try: () => streamed(architecture, open),
+            catch: (cause) => refuse(folder, words(cause), "the weights are not those of `config.json`"),
+          })
+          yield* Safetensors.write(join(out, WEIGHTS), all)
+        }),
+      (open) =>
+        Effect.sync(() => {
+          for (const one of open) one.close()
+        }),
     )
-  const shards = yield* shardsIn(folder)
-  const files = yield* fingerprints(folder)
-  mkdirSync(out, { recursive: true })
-  yield* Effect.acquireUseRelease(
-    Effect.try({
-      try: () => openAll(shards.map((name) => join(folder, name))),
-      catch: (cause) => refuse(folder, words(cause)),
-    }),
-    (open) =>
-      Effect.gen(function* () {
-        const all = yield* Effect.try({
-          try: () => streamed(architecture, open),
-          catch: (cause) => refuse(folder, words(cause), "the weights are not those of `config.json`"),
-        })
-        yield* Safetensors.write(join(out, WEIGHTS), all)
-      }),
-    (open) =>
-      Effect.sync(() => {
-        for (const one of open) one.close()
-      }),
-  )
-  const about: Pretrained = { ...request.about, architecture, files }
-  writeFileSync(join(out, "tokenizer.json"), readFileSync(tokenizerFile))
-  writeFileSync(join(out, "tokenizer_config.json"), `${JSON.stringify(settings, null, 2)}\n`)
-  writeFileSync(join(out, "pretrained.json"), `${JSON.stringify(about, null, 2)}\n`)
-  return about
-})
+    const about: Pretrained = { ...request.about, architecture, files }
+    writeFileSync(join(out, "tokenizer.json"), readFileSync(tokenizerFile))
+    writeFileSync(join(out, "tokenizer_config.json"), `${JSON.stringify(settings, null, 2)}\n`)
+    writeFileSync(join(out, "pretrained.json"), `${JSON.stringify(about, null, 2)}\n`)
+    return about
+  },
+  (taking, { folder, about: { name, revision } }) =>
+    Effect.catchTag(taking, "PretrainedUnfit", (error) => Effect.fail(named(folder, name, revision)(error))),
+)
 
 /** All of them, or none. */
 const openAll = (paths: ReadonlyArray<string>): ReadonlyArray<Weights> => {
   const open: Array<Weights> = []
   try {
-    for (const path of paths) open.push(new Weights(path))
+    for (const path of paths) open.push(new Weights(path, DERIVED))
   } catch (cause) {
     for (const one of open) one.close()
     throw cause

@@ -16,8 +16,9 @@ import { digest } from "../model/Digest.ts"
 import { STATEMENT, secretIn } from "../release/Provenance.ts"
 import { ENVELOPE } from "../release/Signature.ts"
 import { signedEnvelope } from "../release/Signing.ts"
+import { BUNDLE } from "../release/Sigstore.ts"
 import { SUMS, unsummed } from "../release/Sums.ts"
-import { envelopeProblems } from "./Envelope.ts"
+import { bundleProblems, envelopeProblems } from "./Envelope.ts"
 import { cardProblems, evaluationProblems } from "./FrontMatter.ts"
 import { ReleaseUnfit } from "./HubError.ts"
 import { pathProblems } from "./Paths.ts"
@@ -54,7 +55,7 @@ const CHUNK = 1 << 20
 const OVERLAP = 512
 
 /** Numbers, where a text has letters. The hub takes such files by name for large ones. */
-export const isWeights = (path: string): boolean => /\.(?:safetensors|gguf|bin|parquet)$/.test(path)
+export const isWeights = (path: string): boolean => /\.(?:safetensors|gguf|pt|bin|parquet)$/.test(path)
 
 /** Tells of each piece of a file whether it holds a secret; what lies across two pieces is seen too. */
 const secretScan = (path: string, token: Redacted.Redacted<string>) => {
@@ -108,19 +109,21 @@ const readFile = (path: string, full: string, token: Redacted.Redacted<string>, 
     (descriptor) => Effect.sync(() => fs.closeSync(descriptor)),
   )
 
-const readText = ({ path, text }: ExtraFile, token: Redacted.Redacted<string>): Read => {
+const fileOf = ({ path, text }: ExtraFile): ReleaseFile => {
   const content = Buffer.from(text)
   return {
-    file: {
-      path,
-      content: { text },
-      bytes: content.length,
-      sha256: createHash("sha256").update(content).digest("hex"),
-      blob: createHash("sha1").update(`blob ${content.length}\0`).update(content).digest("hex"),
-    },
-    secret: secretScan(path, token)(content),
+    path,
+    content: { text },
+    bytes: content.length,
+    sha256: createHash("sha256").update(content).digest("hex"),
+    blob: createHash("sha1").update(`blob ${content.length}\0`).update(content).digest("hex"),
   }
 }
+
+const readText = (extra: ExtraFile, token: Redacted.Redacted<string>): Read => ({
+  file: fileOf(extra),
+  secret: secretScan(extra.path, token)(Buffer.from(extra.text)),
+})
 
 /** Regular files below a folder; whatever else lies there is a problem. */
 const walk = (folder: string, problems: Array<string>, below = ""): ReadonlyArray<string> =>
@@ -182,11 +185,28 @@ const unfit = (folder: string, problems: ReadonlyArray<string>, hint: string) =>
 
 const isPlatform = (cause: unknown): cause is NodeJS.ErrnoException => cause instanceof Error && "syscall" in cause
 
+const contentOf = (name: string, folder: string, files: ReadonlyArray<ReleaseFile>): ReleaseContent => ({
+  name,
+  folder,
+  files,
+  bytes: files.reduce((sum, { bytes }) => sum + bytes, 0),
+  digest: digest(files.map(({ path, sha256 }) => [path, sha256])),
+})
+
+/** The same release with a file that was made after it was read, in place of one of that name. */
+export const withFile = ({ name, folder, files }: ReleaseContent, extra: ExtraFile): ReleaseContent => {
+  const others = files.filter(({ path }) => path !== extra.path)
+  const all = [...others, fileOf(extra)].sort((a, b) => (a.path < b.path ? -1 : 1))
+  return contentOf(name, folder, all)
+}
+
 const LOOK = "`exp verify` says all that is wrong with it"
 
 export interface ReadOptions {
   /** Signs what is read: with the sums that are made anyway, for a release may be large. */
   readonly key?: Redacted.Redacted<KeyObject> | undefined
+  /** A keyless signature will be made, or was asked for: one that lies in the folder and is not of this release is left out. */
+  readonly keyless?: boolean
   /** Files made for this publication, published beside those of the folder or in their place. */
   readonly extraFiles?: ReadonlyArray<ExtraFile>
   /** Told of bytes as they are read. */
@@ -199,7 +219,7 @@ export interface ReadOptions {
 export const readRelease = Effect.fn("ReleaseFiles.read")(function* (
   folder: string,
   token: Redacted.Redacted<string>,
-  { key, extraFiles = [], told = () => {} }: ReadOptions = {},
+  { key, keyless = false, extraFiles = [], told = () => {} }: ReadOptions = {},
 ): Effect.fn.Return<ReleaseContent, ReleaseUnfit, FileSystem.FileSystem> {
   return yield* Effect.gen(function* () {
     if (!fs.existsSync(join(folder, SUMS)))
@@ -235,10 +255,24 @@ export const readRelease = Effect.fn("ReleaseFiles.read")(function* (
       (own.includes(ENVELOPE) ? text(ENVELOPE) : undefined)
     const files = [...beside, ...(signed === undefined ? [] : [readText({ path: ENVELOPE, text: signed }, token).file])]
     files.sort((a, b) => (a.path < b.path ? -1 : 1))
-    if (envelope !== undefined) {
-      const statement = own.includes(STATEMENT) ? fs.readFileSync(join(folder, STATEMENT)) : undefined
-      const found = yield* envelopeProblems(envelope, statement, new Map(files.map((file) => [file.path, file.sha256])))
-      yield* unfit(folder, found, `\`exp verify\` says more; without ${ENVELOPE}, \`exp publish --key\` signs it anew`)
+    const statement = own.includes(STATEMENT) ? fs.readFileSync(join(folder, STATEMENT)) : undefined
+    const sums = new Map(files.map((file) => [file.path, file.sha256]))
+    if (envelope !== undefined)
+      yield* unfit(
+        folder,
+        yield* envelopeProblems(envelope, statement, sums),
+        `\`exp verify\` says more; without ${ENVELOPE}, \`exp publish --key\` signs it anew`,
+      )
+    const bundle = files.find(({ path }) => path === BUNDLE)?.content
+    if (bundle !== undefined) {
+      const bytes = "text" in bundle ? Buffer.from(bundle.text) : fs.readFileSync(bundle.full)
+      const found = yield* bundleProblems(bytes, statement, sums)
+      if (keyless && found.length > 0)
+        files.splice(
+          files.findIndex(({ path }) => path === BUNDLE),
+          1,
+        )
+      else yield* unfit(folder, found, `\`exp verify\` says more; \`exp publish --keyless\` signs it anew`)
     }
 
     const facts = factsOf(folder, "release.json", Facts)
@@ -262,13 +296,7 @@ export const readRelease = Effect.fn("ReleaseFiles.read")(function* (
       ...(await Promise.all(evaluations.map(({ path }) => evaluationProblems(path, text(path))))).flat(),
     ])
     yield* unfit(folder, problems, "the card is made from the experiment's parameters: change them and run again")
-    return {
-      name: facts.success.name,
-      folder,
-      files,
-      bytes: files.reduce((sum, { bytes }) => sum + bytes, 0),
-      digest: digest(files.map(({ path, sha256 }) => [path, sha256])),
-    }
+    return contentOf(facts.success.name, folder, files)
   }).pipe(
     Effect.catchDefect((cause) =>
       isPlatform(cause)

@@ -82,10 +82,13 @@ export class LicenseRefused extends Schema.TaggedError<LicenseRefused>()("Licens
     const { objections, possible } = this
     const lines = objections.slice(0, NAMED).map((objection) => `  ${objectionText(objection)}`)
     const more = objections.length > NAMED ? [`  … and ${objections.length - NAMED} more`] : []
+    const unsaid = objections.filter(({ rule, license }) => rule === "unknown" && license === "NOASSERTION")
     const instead =
-      possible.length === 0
-        ? `no licence is possible for all of these texts: take out ${quoted(hopeless(objections))}`
-        : `${possible.slice(0, 6).join(" or ")} would do; or take out ${quoted(objections.map(({ source }) => source))}`
+      unsaid.length > 0
+        ? `say what they are under, in the field \`license\` of their records or as \`corpus({ rights: { ${oneLine(unsaid[0]!.source)}: { license: "…" } } })\`; or take out ${quoted(hopeless(objections))}`
+        : possible.length === 0
+          ? `no licence is possible for all of these texts: take out ${quoted(hopeless(objections))}`
+          : `${possible.slice(0, 6).join(" or ")} would do; or take out ${quoted(objections.map(({ source }) => source))}`
     return [
       `release: ${JSON.stringify(oneLine(this.license))} is not possible for the texts it is trained on`,
       ...lines,

@@ -11,6 +11,7 @@ import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { Published, Release } from "../model/Artifact.ts"
+import { Repository } from "../model/Repository.ts"
 import * as Step from "../plan/Step.ts"
 
 interface PublishParams {
@@ -19,6 +20,7 @@ interface PublishParams {
   readonly tag?: string
   readonly collection?: string
   readonly supersedes?: string
+  readonly keyless?: boolean
 }
 
 /** A hub that does not answer within these does not keep a run from beginning. */
@@ -27,17 +29,16 @@ const BEFOREHAND_SECONDS = 10
 export const publish = Step.make("publish", {
   version: 1,
   params: {
-    /** `org/name`. */
-    to: Schema.String.check(
-      Schema.isPattern(/^[A-Za-z0-9][A-Za-z0-9._-]*\/[A-Za-z0-9][A-Za-z0-9._-]*$/, { message: "expected org/name" }),
-    ),
+    to: Repository,
     /** Makes a new repository private, and refuses one that is public. */
     private: Schema.Boolean.pipe(Schema.withConstructorDefault(Effect.succeed(false))),
     tag: Schema.optionalKey(Schema.String),
     /** A collection's slug. */
     collection: Schema.optionalKey(Schema.String),
     /** The model whose card is to name this one as its new version. */
-    supersedes: Schema.optionalKey(Schema.String),
+    supersedes: Schema.optionalKey(Repository),
+    /** Signs with Sigstore, by the identity of the environment's token; nobody is asked in the middle of a run. */
+    keyless: Schema.optionalKey(Schema.Boolean),
   },
   inputs: { release: Release },
   output: (ref) => new Published(ref),
@@ -57,6 +58,10 @@ export const publish = Step.make("publish", {
       const endpoint = yield* endpointSetting(undefined)
       const token = yield* findToken
       yield* keyFor(undefined)
+      if (params.keyless === true) {
+        const { mayKeyless } = yield* Effect.promise(() => import("../hub/Keyless.ts"))
+        yield* mayKeyless(false)
+      }
       const later = `${endpoint} does not answer now: whether it may be published to is looked at when it is`
       return yield* mayPublish(params).pipe(
         Effect.as(undefined),
@@ -74,14 +79,22 @@ export const publish = Step.make("publish", {
       const { publish } = yield* Effect.promise(() => import("../hub/Publication.ts"))
       const { readRelease } = yield* Effect.promise(() => import("../hub/ReleaseFiles.ts"))
       const { findToken } = yield* Effect.promise(() => import("../hub/Token.ts"))
+      const { withKeyless } = yield* Effect.promise(() => import("../hub/Keyless.ts"))
       const { ENVELOPE } = yield* Effect.promise(() => import("../release/Signature.ts"))
+      const { BUNDLE } = yield* Effect.promise(() => import("../release/Sigstore.ts"))
       const params = work.params as unknown as PublishParams
       const folder = join(work.inputs["release"]![0]!.path, "release")
       const endpoint = yield* endpointSetting(undefined)
       const token = yield* findToken
-      const content = yield* readRelease(folder, token, { key: yield* keyFor(undefined) })
-      const isSigned = content.files.some(({ path }) => path === ENVELOPE)
-      work.note(isSigned ? `signed: ${ENVELOPE}` : "unsigned: `exp keys new` makes a key to sign with")
+      const { keyless = false } = params
+      const hub = layer({ endpoint, token, watch: { waiting: work.note } })
+      const unsigned = yield* readRelease(folder, token, { key: yield* keyFor(undefined), keyless })
+      const content = keyless
+        ? yield* Effect.provide(withKeyless(unsigned, params, { terminal: false, say: work.note }), hub)
+        : unsigned
+      const signatures = [ENVELOPE, BUNDLE].filter((name) => content.files.some(({ path }) => path === name))
+      const signed = signatures.join(", ")
+      work.note(signed === "" ? "unsigned: `exp keys new` makes a key to sign with" : `signed: ${signed}`)
       const count = counting()
       const { receipt } = yield* publish(content, {
         ...params,
@@ -92,7 +105,7 @@ export const publish = Step.make("publish", {
           const { doing, bytes: done, of, path } = standing
           work.progress({ done, total: of.bytes, unit: `bytes ${doing}`, detail: path })
         },
-      }).pipe(Effect.provide(layer({ endpoint, token, watch: { waiting: work.note } })))
+      }).pipe(Effect.provide(hub))
       work.note(`${receipt.url} at ${receipt.revision.slice(0, 12)}`)
       writeFileSync(join(work.out, "receipt.json"), `${JSON.stringify(receipt, null, 2)}\n`)
       return undefined

@@ -7,6 +7,7 @@ import { assert, describe, it, onTestFinished } from "vitest"
 import { finished, type Outcome, smallest, start } from "../endToEnd/experiment.ts"
 import { temporaryFolder } from "../temporary.ts"
 import type { HubServer } from "./HubServer.ts"
+import { tokenOf } from "./sigstore.ts"
 import { CANARY, owner, startHub } from "./world.ts"
 
 /** The smallest experiment, to a repository of this name. */
@@ -79,6 +80,18 @@ describe("a run that ends on the hub", () => {
       await said(publishing("our-org/open", ", private: true")),
       /it is public, and the release is to be private/,
     )
+  }, 120_000)
+
+  it("and is to go signed keyless, is refused without an identity token, and without Sigstore's library", async () => {
+    const server = await startHub()
+    const said = async (more = {}) =>
+      (await refused(server, publishing("our-org/tiny", ", keyless: true"), more)).stderr
+    const env = { EXP_SIGSTORE: temporaryFolder(), SIGSTORE_ID_TOKEN: "", ACTIONS_ID_TOKEN_REQUEST_URL: "" }
+    assert.match(await said({ env }), /nobody says who signs: there is no identity token\n {2}hint: /)
+    const token = tokenOf()
+    const alone = await said({ env: { ...env, SIGSTORE_ID_TOKEN: token } })
+    assert.match(alone, /`@sigstore\/\S+` is not installed in .*\n {2}hint: `npm install /)
+    assert.notInclude(alone, token)
   }, 120_000)
 
   it("begins all the same while the hub does not answer, and says so; a secret is in none of its words", async () => {

@@ -1,8 +1,12 @@
 import { appendFileSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { gzipSync } from "node:zlib"
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { Effect } from "effect"
 import { assert, describe, expect, it } from "vitest"
 import { folderOf, matcher } from "../../src/hub/Dataset.ts"
+import { openFiles } from "../../src/hub/Files.ts"
+import { append } from "../../src/store/Journal.ts"
 import { bring, table, workplace } from "./dataset.ts"
 import { type HubServer, KINDS } from "./HubServer.ts"
 import { CANARY, startHub } from "./world.ts"
@@ -70,8 +74,9 @@ describe("a data set of the hub", () => {
       textBytes: documentsOf(brought).reduce((sum, { text }) => sum + Buffer.byteLength(text), 0),
       bounded: false,
     })
-    // nothing that was downloaded stays, and only what was asked for was
-    assert.deepStrictEqual(readdirSync(place.scratch), ["taken.json"])
+    // nothing that was downloaded stays, and only what was asked for was; of what was taken there is a line a file
+    assert.deepStrictEqual(readdirSync(place.scratch), ["taken.ndjson"])
+    assert.lengthOf(readFileSync(join(place.scratch, "taken.ndjson"), "utf8").trimEnd().split("\n"), 3)
     assert.lengthOf(downloads(server), 3)
   })
 
@@ -118,9 +123,10 @@ describe("a data set of the hub", () => {
     assert.isTrue(shown.length > 0 && shown.every(({ url }) => url.includes("/resolve/")))
     assert.deepStrictEqual(server.violations, [])
 
-    expect((await bring(server, commit)).refused).toMatchInlineSnapshot(`
-      "hub: download data/0.parquet of our-org/web: 401: it is open to those who accepted its terms: accept them on its page, then set HF_TOKEN or run \`hf auth login\`
-        hint: see what the hub says, then run again"
+    const { refused } = await bring(server, commit)
+    expect(refused!.replace(server.endpoint, "<hub>")).toMatchInlineSnapshot(`
+      "hub: download data/0.parquet of our-org/web: 401: it is open to those who accepted its terms
+        hint: accept them at <hub>/datasets/our-org/web, then set HF_TOKEN or run \`hf auth login\`"
     `)
   })
 
@@ -198,21 +204,47 @@ describe("a data set of the hub", () => {
 
   it("is begun anew where what lies there is something else", async () => {
     const { server, commit } = await seeded()
-    const whole = (await bring(server, commit)).files()
+    const brought = workplace()
+    const whole = (await bring(server, commit, brought)).files()
+    const lines = readFileSync(join(brought.scratch, "taken.ndjson"))
     for (const spoil of [
       ({ scratch }: ReturnType<typeof workplace>) =>
         writeFileSync(join(scratch, "00000.download"), "x".repeat(1 << 20)),
       ({ scratch }: ReturnType<typeof workplace>) =>
         writeFileSync(join(scratch, "00000.download"), "not its beginning"),
-      ({ scratch }: ReturnType<typeof workplace>) => writeFileSync(join(scratch, "taken.json"), '{"commit":'),
-      ({ scratch }: ReturnType<typeof workplace>) =>
-        writeFileSync(join(scratch, "taken.json"), JSON.stringify({ commit, files: [], end: 99, full: true })),
+      ({ scratch }: ReturnType<typeof workplace>) => writeFileSync(join(scratch, "taken.ndjson"), '{"commit":\n'),
+      ({ scratch }: ReturnType<typeof workplace>) => append(join(scratch, "taken.ndjson"), { commit, end: 99 }),
+      // whole, and of documents that are not there
+      ({ scratch }: ReturnType<typeof workplace>) => writeFileSync(join(scratch, "taken.ndjson"), lines),
+      ({ scratch, out }: ReturnType<typeof workplace>) => {
+        writeFileSync(join(scratch, "taken.ndjson"), lines)
+        writeFileSync(join(out, "web_it.jsonl"), whole["web_it.jsonl"]!.slice(0, -1))
+      },
       ({ out }: ReturnType<typeof workplace>) => writeFileSync(join(out, "web_it.jsonl"), "left over\n"),
     ]) {
       const place = workplace()
       spoil(place)
       assert.deepStrictEqual((await bring(server, commit, place)).files(), whole)
     }
+  })
+
+  it("goes on after the last line that is whole, and believes no line of another commit", async () => {
+    const { server, commit } = await seeded()
+    const place = workplace()
+    const whole = (await bring(server, commit, place)).files()
+    const state = join(place.scratch, "taken.ndjson")
+    const lines = readFileSync(state, "utf8")
+    for (const torn of [lines.slice(0, -1), lines.slice(0, -20)]) {
+      writeFileSync(state, torn)
+      const rest = await bring(server, commit, place)
+      assert.deepStrictEqual([rest.files(), rest.said], [whole, ["2 of 3 files were taken before"]])
+      assert.strictEqual(readFileSync(state, "utf8"), lines)
+    }
+    const later = server.seedDataset("our-org/web", { "data/0.parquet": files["data/1.parquet"]! })
+    assert.notStrictEqual(later, commit)
+    const anew = await bring(server, later, place)
+    assert.deepStrictEqual(anew.said, [])
+    assert.deepStrictEqual(anew.files(), (await bring(server, later)).files())
   })
 
   it("is refused when what comes is not what is listed, however often it is asked for", async () => {
@@ -251,6 +283,32 @@ describe("a data set of the hub", () => {
     })
   })
 
+  it("is not listed to its end where it has more files than are taken, and the refusal blames no answer", async () => {
+    const { server, commit } = await seeded()
+    const listing = (below: string, most: number) =>
+      Effect.gen(function* () {
+        const hub = yield* openFiles({
+          kind: "datasets",
+          repository: "our-org/web",
+          endpoint: server.endpoint,
+          say: () => {},
+        })
+        return (yield* hub.list(commit, below, most)).filter(({ type }) => type === "file").length
+      }).pipe(
+        Effect.catch((error) => Effect.succeed(error.message)),
+        Effect.provide(NodeServices.layer),
+        Effect.runPromise,
+      )
+    assert.strictEqual(await listing("data", 3), 3)
+    // pages are of two: the third file is on the last of them
+    expect(await listing("data", 2)).toBe(
+      "our-org/web lists more than 2 files in `data`: nothing was fetched of it\n  hint: see that it is the repository you mean; of a data set, name a folder of fewer in `files`",
+    )
+    const before = server.count
+    expect(await listing("data", 0)).toMatch(/^our-org\/web lists more than 0 files /)
+    assert.strictEqual(server.count - before, 1)
+  })
+
   it("says what is missing: the repository, its files, or a reader for them", async () => {
     const { server, commit } = await seeded()
     const refusals = [
@@ -265,10 +323,10 @@ describe("a data set of the hub", () => {
         .map(({ refused }) => refused!.replaceAll(commit, "<commit>").replaceAll(commit.slice(0, 12), "<commit>"))
         .join("\n"),
     ).toMatchInlineSnapshot(`
-      "hub: look at our-org/wb: 401: there is no such repository or revision that your token may see
-        hint: see what the hub says, then run again
-      hub: look at our-org/web: 404: there is no such repository or revision that your token may see
-        hint: see that the repository is there and spelled so
+      "hub: look at our-org/wb: 401: there is no such repository or revision, or it is private
+        hint: see that it is spelled so; what is private needs HF_TOKEN or \`hf auth login\`
+      hub: look at our-org/web: 404: there is no such repository or revision, or it is private
+        hint: see that it is spelled so; what is private needs HF_TOKEN or \`hf auth login\`
       our-org/web: it has no file like \`date/*.parquet\` at <commit>
         hint: see what it has at https://huggingface.co/datasets/our-org/web/tree/<commit>
       our-org/web: it has no file like \`data/*.jsonl\` at <commit>

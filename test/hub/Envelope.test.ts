@@ -1,5 +1,4 @@
-import { createHash } from "node:crypto"
-import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Effect, Redacted } from "effect"
@@ -7,11 +6,9 @@ import { assert, describe, expect, it } from "vitest"
 import { keyFor } from "../../src/hub/Envelope.ts"
 import { readRelease } from "../../src/hub/ReleaseFiles.ts"
 import { newKey, readSigningKey } from "../../src/release/Keys.ts"
-import { statementOf } from "../../src/release/Provenance.ts"
 import { signedEnvelope } from "../../src/release/Signing.ts"
-import { provenance } from "../release/fixture.ts"
 import { temporaryFolder } from "../temporary.ts"
-import { small, sum } from "./release.ts"
+import { sum, stated as withStatement } from "./release.ts"
 import { CANARY, contentOf } from "./world.ts"
 
 const run = <A, E>(effect: Effect.Effect<A, E, NodeServices.NodeServices>): Promise<A> =>
@@ -20,29 +17,7 @@ const run = <A, E>(effect: Effect.Effect<A, E, NodeServices.NodeServices>): Prom
 const refusal = <A, E extends { readonly message: string }>(effect: Effect.Effect<A, E, NodeServices.NodeServices>) =>
   run(Effect.match(effect, { onFailure: ({ message }) => message, onSuccess: () => "nothing was refused" }))
 
-/** A release with a statement over its files. */
-const stated = (version = "1"): string => {
-  const folder = small(join(temporaryFolder(), "release"), version)
-  const paths = readdirSync(folder, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile() && entry.name !== "SHA256SUMS")
-    .map((entry) => join(entry.parentPath, entry.name).slice(folder.length + 1))
-  const statement = statementOf({
-    subjects: paths.map((name) => ({
-      name,
-      sha256: createHash("sha256")
-        .update(readFileSync(join(folder, name)))
-        .digest("hex"),
-    })),
-    experiment: "tiny",
-    experimentSha256: "1".repeat(64),
-    parameters: { version },
-    keys: {},
-    texts: [],
-    provenance,
-  })
-  writeFileSync(join(folder, "provenance.json"), `${JSON.stringify(statement)}\n`)
-  return sum(folder)
-}
+const stated = (version = "1"): string => withStatement(join(temporaryFolder(), "release"), version)
 
 const signature = async (folder: string): Promise<string> => {
   const { path } = await run(newKey(join(temporaryFolder(), "key.pem")))

@@ -62,8 +62,8 @@ interface Discussion {
 
 export interface Repository {
   private: boolean
-  /** Its files are for whoever has an account, its listing for everybody. */
-  gated?: boolean
+  /** Its files are for whoever has an account, or for those who were let in alone; its listing is for everybody. */
+  gated?: boolean | ReadonlyArray<string>
   readonly commits: Map<string, Commit>
   readonly refs: Map<string, string>
   readonly tags: Map<string, string>
@@ -124,7 +124,7 @@ const json = (value: unknown, headers: Readonly<Record<string, string>> = {}): A
 })
 
 const isLarge = (path: string, size: number): boolean =>
-  /\.(safetensors|gguf|bin|parquet|npz)$/.test(path) || size >= 10_000_000
+  /\.(safetensors|gguf|pt|bin|parquet|npz)$/.test(path) || size >= 10_000_000
 
 export class HubServer {
   readonly repositories = new Map<string, Repository>()
@@ -199,7 +199,11 @@ export class HubServer {
 
   /** A data set, as `datasets/org/name` among the repositories. Gives its commit. */
   seedDataset(name: string, files: Readonly<Record<string, Uint8Array>>, is: Partial<Repository> = {}): string {
-    const full = `datasets/${name}`
+    return this.seedFiles(`datasets/${name}`, files, is)
+  }
+
+  /** Files of any size. Gives the commit. */
+  seedFiles(full: string, files: Readonly<Record<string, Uint8Array>>, is: Partial<Repository> = {}): string {
     const repository = Object.assign(this.repositories.get(full) ?? this.#create(full, false), is)
     const tree = new Map(this.#head(repository, "main").tree)
     for (const [path, bytes] of Object.entries(files)) {
@@ -211,7 +215,7 @@ export class HubServer {
         tree.set(path, { bytes: content.length, blob: blobOf(pointer(oid, content.length)), sha256: oid })
       }
     }
-    return this.#commit(full, repository, "main", tree, "files of a data set")
+    return this.#commit(full, repository, "main", tree, "files of somebody's")
   }
 
   /** A commit of somebody else's to `main` or a pull request. */
@@ -746,8 +750,11 @@ export class HubServer {
 
   #resolveFile(name: string, revision: string, path: string, account: Account | undefined): Answer {
     const repository = this.#repository(name, account)
-    if (repository.gated && account === undefined)
-      throw new Refuse(401, "Access to this data set is restricted", { "X-Error-Code": "GatedRepo" })
+    const { gated = false } = repository
+    if (typeof gated === "object" ? !gated.includes(account?.name ?? "") : gated && account === undefined)
+      throw new Refuse(account === undefined ? 401 : 403, "Access to this repository is restricted", {
+        "X-Error-Code": "GatedRepo",
+      })
     const [oid, commit] = this.#at(repository, revision)
     const entry = commit.tree.get(path)
     if (entry === undefined)

@@ -1,6 +1,6 @@
 import { assert, describe, expect, it } from "vitest"
-import { isRepository } from "../../src/hub/FrontMatter.ts"
 import { pathProblem, pathProblems } from "../../src/hub/Paths.ts"
+import { isRepository } from "../../src/model/Repository.ts"
 
 describe("a path that is published", () => {
   it("is a plain one", () => {

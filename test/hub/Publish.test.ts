@@ -263,6 +263,11 @@ describe("publishing", () => {
     server.seed("our-org/older", { "README.md": card })
     const folder = released()
     await run(server, publishing(folder, { supersedes: "our-org/older" }))
+    // before anything is sent, and when it is to be changed
+    assert.lengthOf(
+      server.seen.filter(({ url }) => url.startsWith("/our-org/older/resolve/")),
+      2,
+    )
     await run(server, publishing(folder, { supersedes: "our-org/older" }))
     const older = server.repositories.get("our-org/older")!
     assert.deepStrictEqual(

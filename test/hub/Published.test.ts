@@ -1,6 +1,6 @@
 /** Models as they are published, taken over as the start of a training. */
 import { spawnSync } from "node:child_process"
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
+import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
@@ -9,67 +9,16 @@ import { loadTokenizer } from "../../src/data/Tokenizer.ts"
 import { Engine } from "../../src/engine/Engine.ts"
 import * as Safetensors from "../../src/engine/Safetensors.ts"
 import { layerWith } from "../../src/engine/tfjs/TfjsEngine.ts"
-import { fingerprints, takePublished } from "../../src/hub/Published.ts"
+import { fingerprints } from "../../src/hub/Published.ts"
 import { type Architecture, complete, type Shape } from "../../src/model/Architecture.ts"
 import { defaultOptimizer } from "../../src/model/Checkpoint.ts"
 import { architectureOf } from "../../src/model/Published.ts"
 import { modelConfig, plain } from "../../src/release/Export.ts"
 import { pretrainedWith, writeStart } from "../../src/steps/Continuation.ts"
-import { randomModel } from "../release/gguf/model.ts"
 import { temporaryFolder } from "../temporary.ts"
+import { program, skipped, withTransformers } from "../transformers.ts"
+import { published, shape, take, unbrained, writeShard } from "./published.ts"
 
-const program = process.env["EXP_PYTHON"] ?? "python3"
-const skipped =
-  spawnSync(program, ["-c", "import torch, transformers"]).status === 0
-    ? ""
-    : ` (skipped: \`${program}\` cannot import torch and transformers; set EXP_PYTHON)`
-const withPython = skipped === "" ? it.live : it.live.skip
-
-/** The upper halves of floats: what is left is exact. */
-const brains = (data: Float32Array): Uint16Array => {
-  const words = new Uint32Array(data.buffer, data.byteOffset, data.length)
-  return Uint16Array.from(words, (word) => word >>> 16)
-}
-const unbrained = (data: Float32Array): Float32Array =>
-  new Float32Array(Uint32Array.from(brains(data), (word) => word << 16).buffer)
-
-const writeShard = (path: string, tensors: ReadonlyArray<Safetensors.Tensor>): void => {
-  let end = 0
-  const header = Object.fromEntries(
-    tensors.map(({ name, shape, data }) => {
-      const from = end
-      end += 2 * data.length
-      return [name, { dtype: "BF16", shape, data_offsets: [from, end] }]
-    }),
-  )
-  const json = Buffer.from(JSON.stringify({ __metadata__: { format: "pt" }, ...header }))
-  const prefix = Buffer.alloc(8)
-  prefix.writeBigUInt64LE(BigInt(json.length))
-  writeFileSync(path, Buffer.concat([prefix, json, ...tensors.map(({ data }) => Buffer.from(brains(data).buffer))]))
-}
-
-const shape = { family: "llama", layers: 2, width: 32, heads: 4, keyValueHeads: 2, feedForwardWidth: 48 } as const
-
-/** A random model in a folder, as brain floats in two shards. */
-const published = Effect.fnUntraced(function* (of: Shape = shape, changes: Readonly<Record<string, unknown>> = {}) {
-  const folder = join(temporaryFolder(), "published")
-  mkdirSync(folder)
-  const { architecture, request, weights } = yield* randomModel(temporaryFolder(), { ...of, context: 64 })
-  const config = { ...(plain(modelConfig(architecture, request.ids)) as object), ...changes }
-  writeFileSync(join(folder, "config.json"), JSON.stringify(config))
-  writeFileSync(join(folder, "tokenizer.json"), JSON.stringify(request.tokenizer))
-  const half = Math.floor(weights.length / 2)
-  const shards = { "model-1.safetensors": weights.slice(0, half), "model-2.safetensors": weights.slice(half) }
-  const map = Object.entries(shards).flatMap(([file, tensors]) => tensors.map(({ name }) => [name, file]))
-  writeFileSync(join(folder, "model.safetensors.index.json"), JSON.stringify({ weight_map: Object.fromEntries(map) }))
-  for (const [file, tensors] of Object.entries(shards)) writeShard(join(folder, file), tensors)
-  return { folder, architecture, weights }
-})
-
-const take = (folder: string, model: Shape, vocabulary: number) => {
-  const out = join(temporaryFolder(), "out")
-  return Effect.as(takePublished({ folder, about: { name: "somebody/model" }, model, vocabulary, out }), out)
-}
 const layer = Layer.merge(layerWith({ workers: 1 }), NodeServices.layer)
 
 describe("a published model", () => {
@@ -114,6 +63,20 @@ describe("a published model", () => {
     }).pipe(Effect.provide(layer)),
   )
 
+  it.live("of old files is taken without its masks, which are of truth values and no weights", () =>
+    Effect.gen(function* () {
+      const gpt2 = { layers: 1, width: 32, heads: 2 }
+      const { folder, architecture, weights } = yield* published(gpt2)
+      const half = weights.slice(Math.floor(weights.length / 2))
+      writeShard(join(folder, "model-2.safetensors"), half, ["transformer.h.0.attn.bias", "h.0.attn.masked_bias"])
+      const out = yield* take(folder, gpt2, architecture.vocabulary)
+      assert.strictEqual((yield* Safetensors.read(join(out, "model.safetensors"))).size, weights.length)
+      writeShard(join(folder, "model-2.safetensors"), half, ["transformer.h.0.attn.c_attn.gate"])
+      const { message } = yield* Effect.flip(take(folder, gpt2, architecture.vocabulary))
+      assert.match(message, /`transformer\.h\.0\.attn\.c_attn\.gate` is BOOL; F32, F16 and BF16 are read/)
+    }).pipe(Effect.provide(layer)),
+  )
+
   it.live("that is another one than the experiment says is refused with what to write", () =>
     Effect.gen(function* () {
       const { folder, architecture } = yield* published()
@@ -141,7 +104,7 @@ describe("a published model", () => {
     }).pipe(Effect.provide(layer)),
   )
 
-  withPython(
+  withTransformers(
     `computes here what it computes in transformers${skipped}`,
     () =>
       Effect.gen(function* () {

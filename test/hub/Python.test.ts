@@ -52,6 +52,12 @@ describe("huggingface_hub and transformers", () => {
       assert.strictEqual(found.revision, receipt.revision)
       assert.isAbove(found.parameters, 1000)
       assert.isAbove(found.new_tokens, 0)
+      assert.isTrue(found.checkpoint_is_model)
+      assert.includeMembers(found.large, [
+        "model.safetensors",
+        "tiny-en-it-step_45.pt",
+        "tiny-en-it-step_45.safetensors",
+      ])
       assert.isTrue(found.private)
       assert.deepStrictEqual(found.tags, { [receipt.tag]: receipt.revision })
       assert.deepStrictEqual(found.pull_requests, ["merged"])

@@ -11,7 +11,6 @@ const outcome = await Effect.runPromise(
       repository: "our-org/tiny",
       endpoint,
       say: () => {},
-      mostFiles: 10,
       patience: { firstWaitSeconds: 0.001, longestWaitSeconds: 0.01, timeoutSeconds: 10 },
     })
     return { sha256: yield* files.bring("0".repeat(40), JSON.parse(entry!), to!) }

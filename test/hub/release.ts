@@ -2,6 +2,8 @@
 import { createHash } from "node:crypto"
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { statementOf } from "../../src/release/Provenance.ts"
+import { provenance } from "../release/fixture.ts"
 
 const sha256 = (content: string | Buffer): string => createHash("sha256").update(content).digest("hex")
 
@@ -81,3 +83,22 @@ export const sum = (folder: string): string => {
 
 export const small = (folder: string, version = "1", matter: Readonly<Record<string, unknown>> = {}): string =>
   write(folder, files(version, matter))
+
+/** The same with a statement over its files. */
+export const stated = (folder: string, version = "1"): string => {
+  small(folder, version)
+  const paths = readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && entry.name !== "SHA256SUMS")
+    .map((entry) => join(entry.parentPath, entry.name).slice(folder.length + 1))
+  const statement = statementOf({
+    subjects: paths.map((name) => ({ name, sha256: sha256(readFileSync(join(folder, name))) })),
+    experiment: "tiny",
+    experimentSha256: "1".repeat(64),
+    parameters: { version },
+    keys: {},
+    texts: [],
+    provenance,
+  })
+  writeFileSync(join(folder, "provenance.json"), `${JSON.stringify(statement)}\n`)
+  return sum(folder)
+}

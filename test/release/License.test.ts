@@ -4,7 +4,7 @@ import { assert, describe, expect, it } from "@effect/vitest"
 import { Effect, FileSystem } from "effect"
 import { parse } from "yaml"
 import { renderCard } from "../../src/release/Card.ts"
-import { licenseLink } from "../../src/release/License.ts"
+import { licenseLink, objections, rightsOfWeights } from "../../src/release/License.ts"
 import { lintCard } from "../../src/release/Lint.ts"
 import { assembled } from "./assembled.ts"
 
@@ -92,6 +92,15 @@ describe("the licence of a release", () => {
       )
     }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
   )
+
+  it("can be that of weights a training went on from, who published them being who is named", () => {
+    const allows = (license: string, release: string) =>
+      objections(release, [rightsOfWeights({ name: "org/base", license })]).length === 0
+    assert.isTrue(allows("Apache-2.0", "Apache-2.0"))
+    assert.isTrue(allows("MIT", "CC-BY-4.0"))
+    assert.isFalse(allows("MIT", "CC0-1.0"))
+    assert.isFalse(allows("CC-BY-NC-4.0", "Apache-2.0"))
+  })
 
   it("has a link for what SPDX could name, and for nothing else", () => {
     assert.strictEqual(licenseLink("MIT"), "https://spdx.org/licenses/MIT.html")

@@ -3,6 +3,7 @@
  * F32, F16 and BF16 are read; what comes out is always single precision, which holds all three exactly.
  */
 import { closeSync, fstatSync, openSync, readSync } from "node:fs"
+import type { Streamed } from "../../engine/Safetensors.ts"
 import { fromBrains, fromHalves } from "./Halves.ts"
 
 /** How the rows of a tensor in the file become rows of the matrix handed out. */
@@ -131,6 +132,13 @@ export class Weights {
         }
       },
     }
+  }
+
+  /** A tensor as it lies there, under a new name, for whoever writes it as safetensors. */
+  streamed(from: string, name: string): Streamed {
+    const { shape, read } = this.matrix(from, name, { _tag: "Rows" })
+    const columns = shape.length > 1 ? shape.at(-1)! : 1
+    return { name, shape, fill: (first, to) => read(first / columns, to) }
   }
 
   #turned(entry: Entry, rows: number, columns: number, first: number, to: Float32Array): void {
