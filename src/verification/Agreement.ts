@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import { checkConsistency, disagreements } from "../release/Consistency.ts"
 import type { ReleaseFiles } from "../release/Folder.ts"
+import { judged } from "./Fault.ts"
 import { type Finding, within } from "./Finding.ts"
 import type { Release } from "./Release.ts"
 
@@ -15,7 +16,7 @@ export const checkAgreement = Effect.fn("verification.checkAgreement")(function*
     wrong(`${first}, ${second}`, problem),
   )
   if (found.length > 0) return found
-  const rest = yield* Effect.result(checkConsistency(view, files))
+  const rest = yield* judged(checkConsistency(view, files))
   if (rest._tag === "Success") return [ok("files", "no two of them say different things")]
   const error = rest.failure
   return [

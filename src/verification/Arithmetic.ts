@@ -6,6 +6,7 @@ import { open } from "node:fs/promises"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import { COMPLETION, TERMS } from "../decoding/Score.ts"
 import { parseHeader } from "../engine/Safetensors.ts"
 import { measureSample, summariseBehaviour } from "../evaluation/Behaviour.ts"
 import { languageIdentifier } from "../evaluation/Language.ts"
@@ -15,6 +16,7 @@ import { lrAt } from "../model/LrSchedule.ts"
 import { metricsOf } from "../model/Metric.ts"
 import { GenerationRecord, type Measured, type SourceLoss } from "../model/Report.ts"
 import { type ReleaseFiles, readJson, readLines } from "../release/Folder.ts"
+import { judged } from "./Fault.ts"
 import { type Finding, within } from "./Finding.ts"
 import type { Release } from "./Release.ts"
 
@@ -101,7 +103,7 @@ export const parametersByFormula = (config: {
 }
 
 /** Numbers in a file of weights, by its header alone. */
-const numbersIn = (path: string): Effect.Effect<number, string> =>
+const numbersIn = (path: string): Effect.Effect<number, Error> =>
   Effect.tryPromise({
     try: async () => {
       const file = await open(path, "r")
@@ -118,7 +120,7 @@ const numbersIn = (path: string): Effect.Effect<number, string> =>
         await file.close()
       }
     },
-    catch: (cause) => (cause instanceof Error ? cause.message : String(cause)),
+    catch: (cause) => (cause instanceof Error ? cause : new Error(String(cause))),
   })
 
 const parameters = Effect.fnUntraced(function* ({ view }: Release, { training, benchmark, config }: ReleaseFiles) {
@@ -126,8 +128,8 @@ const parameters = Effect.fnUntraced(function* ({ view }: Release, { training, b
   if (rule === undefined)
     return [skipped("parameters", `no formula for model_type ${JSON.stringify(config["model_type"])}`)]
   const figures = new Figures("parameters", rule.formula)
-  const stored = yield* Effect.result(numbersIn(join(view, "model.safetensors")))
-  if (stored._tag === "Failure") return [wrong("parameters", `model.safetensors: ${stored.failure}`)]
+  const stored = yield* judged(numbersIn(join(view, "model.safetensors")))
+  if (stored._tag === "Failure") return [wrong("parameters", `model.safetensors: ${stored.failure.message}`)]
   figures.expect("numbers in model.safetensors", stored.success, rule.parameters, 0)
   figures.expect("training_config.json", training.parameters, rule.parameters, 0)
   figures.expect("benchmark_metrics.json", benchmark.model.parameters, rule.parameters, 0)
@@ -334,6 +336,58 @@ const strangers = (metrics: Metrics, computed: Metrics, known: ReadonlyArray<str
 const LOG_PROBABILITY = "log_probability_mean"
 const UNCOMPUTED = ["decoding_score", LOG_PROBABILITY]
 
+/**
+ * How near each preset writes to real text, by the figures beside it: z = |mean − real| / sd, the score is minus their mean, and the best of
+ * those that complete enough is first. What the real continuations are like on holdout prompts is not in the release.
+ */
+const decodingScores = ({ decoding }: ReleaseFiles): ReadonlyArray<Finding> => {
+  const figures = new Figures("decoding scores", "z = |mean − real| / sd, score = −mean of z; best first")
+  for (const [set, rows] of [
+    ["tuning", decoding.tuning],
+    ["holdout", decoding.holdout],
+  ] as const) {
+    for (const { preset, z, score, metrics, ruled_out } of rows) {
+      const where = `${set}, ${preset}`
+      const own = valueOf(metrics, "decoding_score") ?? Number.NaN
+      const completed = valueOf(metrics, "completion_rate") ?? Number.NaN
+      figures.expect(`${where}, decoding_score`, own, -sum(TERMS.map((term) => z[term] ?? Number.NaN)) / TERMS.length)
+      figures.expect(`${where}, score`, score ?? own, own)
+      figures.expect(`${where}, ruled out`, Number(ruled_out), Number(!(completed >= COMPLETION)), 0)
+      figures.expect(`${where}, without a score`, Number(score === null), Number(ruled_out), 0)
+      if (set === "holdout") continue
+      for (const term of TERMS) {
+        const real = decoding.reference[term] ?? { mean: Number.NaN, sd: Number.NaN }
+        // where no sample has a value its mean counts as 0; without a deviation the spread goes by a number that is not told
+        const away = Math.abs((valueOf(metrics, term) ?? 0) - real.mean) / real.sd
+        if (real.sd !== 0) figures.expect(`${where}, z of ${term}`, z[term] ?? Number.NaN, away, 1e-5)
+      }
+    }
+    const order = rows.toSorted((a, b) => Number(a.ruled_out) - Number(b.ruled_out) || placeOf(b) - placeOf(a))
+    for (const [place, row] of rows.entries()) {
+      figures.expect(`${set}, rank of ${row.preset}`, row.rank, place + 1, 0)
+      figures.expect(`${set}, order at rank ${place + 1}`, placeOf(row), placeOf(order[place]!), 1e-9)
+    }
+  }
+  return figures.findings
+}
+
+/** Presets that are ruled out are ordered by how many texts they complete. */
+const placeOf = ({ ruled_out, metrics }: ReleaseFiles["decoding"]["tuning"][number]): number =>
+  valueOf(metrics, ruled_out ? "completion_rate" : "decoding_score") ?? Number.NaN
+
+/** What training measured at the step that is released is what the benchmark measured: the same documents, the same weights. */
+const lastValidation = ({ validations, sourceLosses, release }: ReleaseFiles): ReadonlyArray<Finding> => {
+  const figures = new Figures(
+    "validation of the released step",
+    "eval_metrics.jsonl and the benchmark measured the same",
+  )
+  for (const { step, source_loss } of validations)
+    if (step === release.released_step)
+      for (const { source, role, loss } of sourceLosses.sources)
+        if (role === "train") figures.expect(source, source_loss[source] ?? Number.NaN, loss, 1e-4)
+  return figures.findings
+}
+
 /** Everything that is said of samples and of scored documents, worked out again with the draws of the intervals. */
 const measured = Effect.fnUntraced(function* (
   { view }: Release,
@@ -437,7 +491,7 @@ const measured = Effect.fnUntraced(function* (
     ...found,
     skipped(
       "other figures",
-      "decoding_score, log_probability_mean, differences between candidates and the validations while training need texts or models that are not in the release",
+      "what real text is like, differences between candidates and the other validations while training need texts or models that are not in the release",
     ),
   ]
 })
@@ -486,6 +540,8 @@ export const checkArithmetic = Effect.fn("verification.checkArithmetic")(functio
     ...losses(files),
     ...counts(files),
     ...completeness(files),
+    ...decodingScores(files),
+    ...lastValidation(files),
     ...(yield* measured(release, files)),
     ...candidates(files),
     ...learningRates(files),

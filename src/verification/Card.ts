@@ -4,6 +4,7 @@ import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import { renderCard } from "../release/Card.ts"
 import { lintCard } from "../release/Lint.ts"
+import { judged } from "./Fault.ts"
 import { type Finding, within } from "./Finding.ts"
 import type { Release } from "./Release.ts"
 
@@ -17,7 +18,7 @@ export const checkCard = Effect.fn("verification.checkCard")(function* ({ view }
     ),
   )
   if (found.length > 0) return found
-  const made = yield* Effect.result(renderCard(view))
+  const made = yield* judged(renderCard(view))
   const same = made._tag === "Success" && made.success.text === readFileSync(join(view, "README.md"), "utf8")
   if (same)
     return [

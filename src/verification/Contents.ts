@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { specialTokensMap, tokenizerConfig as trainedTokenizerConfig } from "../data/Tokenizer.ts"
+import { specialTokensMap, tokenizerJson, tokenizerConfig as trainedTokenizerConfig } from "../data/Tokenizer.ts"
 import { canonicalJson } from "../model/Digest.ts"
 import {
   generationConfig,
@@ -16,15 +16,17 @@ import {
   recommendedJson,
   tokenizerConfig,
 } from "../release/Export.ts"
-import { fileNames, isPlainName, type ReleaseFiles, readJson, weightsName } from "../release/Folder.ts"
+import { fileNames, isPlainName, type ReleaseFiles, readJson, torchName, weightsName } from "../release/Folder.ts"
 import type { Json } from "../release/Json.ts"
 import { decodeStatement, STATEMENT, statementOf } from "../release/Provenance.ts"
 import { ENVELOPE } from "../release/Signature.ts"
+import { BUNDLE } from "../release/Sigstore.ts"
 import { SUMS, sha256OfFile } from "../release/Sums.ts"
+import { judged } from "./Fault.ts"
 import { type Finding, within } from "./Finding.ts"
 import type { Release } from "./Release.ts"
 
-const { ok, wrong } = within("consistency")
+const { ok, wrong, skipped } = within("consistency")
 
 /** Beside those that `fileNames` has. */
 const FIXED = [
@@ -46,7 +48,7 @@ const FIXED = [
   "CITATION.cff",
 ]
 /** Made last, over the others. */
-const OVER = [STATEMENT, SUMS, ENVELOPE]
+const OVER = [STATEMENT, SUMS, ENVELOPE, BUNDLE]
 
 const isPlainGguf = (file: string): boolean => isPlainName(file) && file.endsWith(".gguf")
 
@@ -58,6 +60,7 @@ export const namesOf = ({ release, quantisation }: ReleaseFiles): ReadonlySet<st
   return new Set([
     ...Object.values(names),
     weightsName(release),
+    ...(release.torch_checkpoint === true ? [torchName(release)] : []),
     ...FIXED,
     ...OVER,
     ...(quantisation === undefined ? [] : [index, "Modelfile", ...quantised.filter(isPlainGguf)]),
@@ -84,6 +87,29 @@ const specialIn = (view: string, { bosId, eosId, padId }: ReleaseFiles["tokens"]
     const contentOf = (id: number): string => added.find((token) => token.id === id)?.content ?? ""
     return { bos: contentOf(bosId), eos: contentOf(eosId), pad: contentOf(padId) }
   })
+
+const TrainedTokenizer = Schema.Struct({
+  model: Schema.Struct({ vocab: Schema.Record(Schema.String, Schema.Int), merges: Schema.Array(Schema.String) }),
+})
+
+/**
+ * A tokenizer of ours is its vocabulary and its merges: all else in the file is said one way. What turns texts into something else
+ * before they are cut (a normaliser, a length, another token) is nothing that the model was measured with.
+ */
+const checkTokenizer = Effect.fnUntraced(function* (view: string, { release }: ReleaseFiles) {
+  const file = "tokenizer.json"
+  if (release.base !== undefined)
+    return [skipped(file, `it came with the weights of ${release.base.name}: only what it does was measured`)]
+  const read = yield* judged(readJson(TrainedTokenizer, join(view, file)))
+  if (read._tag === "Failure") return [wrong(file, read.failure.problem)]
+  const { vocab, merges } = read.success.model
+  const tokens = Object.entries(vocab)
+    .toSorted(([, a], [, b]) => a - b)
+    .map(([token]) => token)
+  return tokenizerJson({ tokens, merges }) === readFileSync(join(view, file), "utf8")
+    ? [ok(file, `${tokens.length} tokens and ${merges.length} merges, and nothing else that changes a text`)]
+    : [wrong(file, "it is not what its tokens and merges make: something in it changes texts")]
+})
 
 const AddedTokens = Schema.Struct({
   added_tokens: Schema.Array(Schema.Struct({ id: Schema.Int, content: Schema.String })),
@@ -149,13 +175,14 @@ export const checkContents = Effect.fn("verification.checkContents")(function* (
     findings.push(ok("names", `${listing.files.length} files, each of a name that such a release has`))
   const special = files.release.base === undefined ? trained : yield* specialIn(view, files.tokens)
   for (const [file, made] of Object.entries(expectedSettings(files, special))) {
-    const said = yield* Effect.result(readJson(AnyObject, join(view, file)))
+    const said = yield* judged(readJson(AnyObject, join(view, file)))
     if (said._tag === "Failure") findings.push(wrong(file, said.failure.problem))
     else if (canonicalJson(said.success as never) !== canonicalJson(made as never))
       findings.push(wrong(file, firstDifference(said.success, made as Readonly<Record<string, unknown>>)))
     else findings.push(ok(file, "made again from the facts beside it, the same in every setting"))
   }
-  const statement = yield* Effect.result(checkStatement(view, files))
+  findings.push(...(yield* checkTokenizer(view, files)))
+  const statement = yield* judged(checkStatement(view, files))
   findings.push(...(statement._tag === "Success" ? statement.success : [wrong(STATEMENT, statement.failure.message)]))
   return findings
 })

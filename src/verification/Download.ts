@@ -36,11 +36,11 @@ const isAdded = (path: string): boolean => path === ".gitattributes" || path ===
 /** The downloaded release in a folder that is gone with the scope, and where it came from. */
 export const download = Effect.fn("verification.download")(function* (request: DownloadRequest) {
   const { repository, revision, say } = request
-  const { commitOf, list, bring } = yield* openFiles({ ...request, kind: "models", mostFiles: MOST_FILES })
+  const { commitOf, list, bring } = yield* openFiles({ ...request, kind: "models" })
   const folder = yield* temporary
   const commit = yield* commitOf(revision)
   say(`listing ${repository} at ${commit.slice(0, 12)}`)
-  const entries = yield* list(commit, "")
+  const entries = yield* list(commit, "", MOST_FILES)
   const files = entries.filter(({ type, path }) => type === "file" && !isAdded(path))
   const problems = [
     ...pathProblems(files.map(({ path }) => path)),

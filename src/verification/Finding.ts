@@ -17,20 +17,23 @@ export const Finding = Schema.Struct({
   check: CheckName,
   /** What was looked at: a file, a figure, a signature. */
   what: Schema.String,
-  /** `skipped`: not done, or nothing that speaks for or against; `detail` says why. */
-  state: Schema.Literals(["ok", "wrong", "skipped"]),
+  /**
+   * `skipped`: not asked for, or nothing that speaks for or against; `undone`: asked for, and this machine could not do it. Of both
+   * `detail` says why.
+   */
+  state: Schema.Literals(["ok", "wrong", "skipped", "undone"]),
   detail: Schema.String,
 })
 export type Finding = typeof Finding.Type
 
 type Say = (what: string, detail: string) => Finding
 
-/** The three ways of saying something within one check. */
-export const within = (check: CheckName): { readonly ok: Say; readonly wrong: Say; readonly skipped: Say } => {
+/** The ways of saying something within one check. */
+export const within = (check: CheckName): { readonly [state in Finding["state"]]: Say } => {
   const say =
     (state: Finding["state"]): Say =>
     (what, detail) => ({ check, what, state, detail: firstLines(detail) })
-  return { ok: say("ok"), wrong: say("wrong"), skipped: say("skipped") }
+  return { ok: say("ok"), wrong: say("wrong"), skipped: say("skipped"), undone: say("undone") }
 }
 
 /** Of an error: what happened, without the hint, which speaks to whoever makes releases. */
@@ -39,3 +42,4 @@ const firstLines = (text: string): string => text.split(/\n\s*hint:/)[0]!.trim()
 export { plainly } from "../hub/Redact.ts"
 
 export const isWrong = ({ state }: Finding): boolean => state === "wrong"
+export const isUndone = ({ state }: Finding): boolean => state === "undone"

@@ -15,7 +15,7 @@
  */
 import { lstatSync, readdirSync, realpathSync, statSync } from "node:fs"
 import { basename, dirname, join, relative } from "node:path"
-import { byCodeUnit } from "../release/Sums.ts"
+import { byCodeUnit } from "../model/ByCodeUnit.ts"
 
 export interface Entry {
   readonly path: string

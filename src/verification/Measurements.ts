@@ -17,17 +17,22 @@
 import { mkdirSync } from "node:fs"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import type * as Scope from "effect/Scope"
 import { loadTokenizer, type Tokenizer } from "../data/Tokenizer.ts"
-import { Engine } from "../engine/Engine.ts"
+import { Engine, type Generation } from "../engine/Engine.ts"
 import { makeSampler, processLogits } from "../engine/LogitsProcessors.ts"
 import { scoreDocuments, summariseLosses } from "../evaluation/Losses.ts"
-import { type Probe, probeReport, probeRequest, probesOf } from "../evaluation/Probe.ts"
+import { probeReport, probeRequest } from "../evaluation/Probe.ts"
 import type { DecodingPreset } from "../model/Decoding.ts"
+import { type Probe, probesOf, SAMPLE_TOKENS } from "../model/Probe.ts"
 import { stream } from "../model/Random.ts"
 import { type DocumentScore, GenerationRecord, type ProbeReport } from "../model/Report.ts"
 import { type ReleaseFiles, readJson, readLines, weightsName } from "../release/Folder.ts"
 import { BehaviourSettings } from "./Arithmetic.ts"
+import { judged, load } from "./Fault.ts"
 import { type Finding, isWrong, within } from "./Finding.ts"
+import { hasQuantised, measureQuantised, unmeasured } from "./Quantised.ts"
 import { linkOrCopy, type Release, temporary } from "./Release.ts"
 import { type Texts, textsFromFolder, textsFromStore } from "./Texts.ts"
 
@@ -37,6 +42,9 @@ const LOSS = 1e-4
 const PROBABILITY = 1e-3
 const LOGIT = 1e-3
 const DRAW = 1e-4
+
+const NO_TEXTS =
+  "the texts are not in the release: give their folder with `--corpus`, or the store they were packed in with `--runs`"
 
 export interface MeasurementOptions {
   /** Folder of a store that may have the tokens. */
@@ -305,13 +313,23 @@ interface Sampled {
   readonly presets: ReadonlyArray<DecodingPreset>
   readonly maxNewTokens: number
   readonly seed: number
+  /** `log_probability_mean` of a preset, as it is told. */
+  readonly likelihood: (preset: string) => number | undefined
+}
+
+/** Mean over texts of what the model gives a token of each. */
+const likelihoodOf = (generations: ReadonlyArray<Generation>): number => {
+  const each = generations.flatMap(({ tokens, logProbability }) =>
+    tokens.length === 0 ? [] : [logProbability / tokens.length],
+  )
+  return each.reduce((sum, one) => sum + one, 0) / each.length
 }
 
 const samples = Effect.fnUntraced(function* (
   checkpoint: string,
   files: ReleaseFiles,
   tokenizer: Tokenizer,
-  { what, records, presets, maxNewTokens, seed }: Sampled,
+  { what, records, presets, maxNewTokens, seed, likelihood }: Sampled,
 ) {
   const engine = yield* Engine
   const found: Array<Finding> = []
@@ -334,6 +352,7 @@ const samples = Effect.fnUntraced(function* (
       eosId: files.tokens.eosId,
       seed,
     })
+    const [said, before] = [likelihood(name), same]
     for (const [position, record] of own.entries()) {
       const { tokens, finish } = generations[position]!
       const text = tokenizer.decode(record.token_ids, { skipSpecial: true })
@@ -354,6 +373,9 @@ const samples = Effect.fnUntraced(function* (
       if (problem === undefined) parted++
       else found.push(wrong(what, `${name}, ${record.prompt_id}: ${problem}`))
     }
+    const now = likelihoodOf(generations)
+    if (said !== undefined && same - before === own.length && !near(said, now, LOSS))
+      found.push(wrong(what, `${name}: log_probability_mean is ${said}, measured again ${now}`))
   }
   if (found.length > 0)
     return found.length <= 5 ? found : [...found.slice(0, 5), wrong(what, `and ${found.length - 5} others`)]
@@ -373,8 +395,7 @@ const greedyWhileTraining = Effect.fnUntraced(function* (
   tokenizer: Tokenizer,
 ) {
   const engine = yield* Engine
-  const { SAMPLE_TOKENS } = yield* Effect.promise(() => import("../steps/TrainingRun.ts"))
-  const { greedy } = yield* Effect.promise(() => import("../model/Decoding.ts"))
+  const { greedy } = yield* load(() => import("../model/Decoding.ts"))
   const said = files.samples.filter(({ step }) => step === files.release.released_step)
   if (said.length === 0)
     return [skipped("greedy texts of the training", `none was written at step ${files.release.released_step}`)]
@@ -451,28 +472,19 @@ export const checkMeasurements = Effect.fn("verification.checkMeasurements")(fun
   const tokenizer = yield* loadTokenizer(view)
 
   options.say("measuring losses again")
-  if (options.corpus === undefined) {
-    const texts = yield* Effect.result(textsFromStore(options.store, files))
-    findings.push(
-      ...(texts._tag === "Failure"
-        ? [skipped("losses", texts.failure.message)]
-        : texts.success === undefined
-          ? [
-              skipped(
-                "losses",
-                "the texts are not in the release: give their folder with `--corpus`, or the store they were packed in with `--runs`",
-              ),
-            ]
-          : yield* losses(checkpoint, files, texts.success)),
-    )
+  // what is wrong with texts that somebody has beside a release is nothing about the release
+  const finding: Effect.Effect<Texts | undefined, Error, Scope.Scope> =
+    options.corpus === undefined
+      ? textsFromStore(options.store, files)
+      : textsFromFolder(options.corpus, files, tokenizer)
+  const texts = yield* judged(finding)
+  if (Result.isSuccess(texts) && texts.success !== undefined) {
+    findings.push(...(yield* losses(checkpoint, files, texts.success)))
+    if (hasQuantised(files))
+      findings.push(...(yield* measureQuantised(release, checkpoint, files, texts.success, options.say)))
   } else {
-    // what is wrong with texts that somebody has beside a release is nothing about the release
-    const texts = yield* Effect.result(textsFromFolder(options.corpus, files, tokenizer))
-    findings.push(
-      ...(texts._tag === "Failure"
-        ? [skipped("losses", texts.failure.message)]
-        : yield* losses(checkpoint, files, texts.success)),
-    )
+    const why = Result.isFailure(texts) ? texts.failure.message : NO_TEXTS
+    findings.push(skipped("losses", why), ...(hasQuantised(files) ? unmeasured(why) : []))
   }
   options.say("asking the probes again")
   findings.push(...(yield* probes(checkpoint, files, tokenizer)))
@@ -480,16 +492,24 @@ export const checkMeasurements = Effect.fn("verification.checkMeasurements")(fun
 
   const { decoding } = files
   const sets: Array<Sampled> = [
-    { what: "tuning samples", records: files.tuningGenerations },
-    { what: "holdout samples", records: files.holdoutGenerations },
-  ].map((set) => ({ ...set, presets: decoding.presets, maxNewTokens: decoding.max_new_tokens, seed: decoding.seed }))
-  const benchmark = yield* Effect.result(readJson(BehaviourSettings, join(view, "benchmark_metrics.json")))
-  const records = yield* Effect.result(readLines(GenerationRecord, join(view, "behaviour_generations.jsonl")))
+    { what: "tuning samples", records: files.tuningGenerations, rows: decoding.tuning },
+    { what: "holdout samples", records: files.holdoutGenerations, rows: decoding.holdout },
+  ].map(({ rows, ...set }) => ({
+    ...set,
+    presets: decoding.presets,
+    maxNewTokens: decoding.max_new_tokens,
+    seed: decoding.seed,
+    likelihood: (preset) => rows.find((row) => row.preset === preset)?.metrics["log_probability_mean"]?.value,
+  }))
+  const benchmark = yield* judged(readJson(BehaviourSettings, join(view, "benchmark_metrics.json")))
+  const records = yield* judged(readLines(GenerationRecord, join(view, "behaviour_generations.jsonl")))
   if (benchmark._tag === "Failure" || records._tag === "Failure")
     findings.push(skipped("benchmark samples", "how they were drawn is not in benchmark_metrics.json"))
   else {
     const { preset, max_new_tokens: maxNewTokens, seed } = benchmark.success.behaviour
-    sets.unshift({ what: "benchmark samples", records: records.success, presets: [preset], maxNewTokens, seed })
+    const likelihood = () => files.benchmark.metrics["log_probability_mean"]?.value
+    const what = "benchmark samples"
+    sets.unshift({ what, records: records.success, presets: [preset], maxNewTokens, seed, likelihood })
   }
   for (const set of sets) {
     options.say(`drawing ${set.what} again`)

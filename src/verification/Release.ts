@@ -1,6 +1,6 @@
 /**
  * A release folder opened for checking: what lies in it, its files as figures, and a folder of links to the release's own files alone,
- * so that what was added on the way here (and the signature, which came later) changes nothing that is made again.
+ * so that what was added on the way here (and the signatures, which came later) changes nothing that is made again.
  */
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs"
 import { open } from "node:fs/promises"
@@ -8,10 +8,13 @@ import { tmpdir } from "node:os"
 import { dirname, join, resolve } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { type ReleaseFiles, readFolder } from "../release/Folder.ts"
+import { isWeights, type ReleaseFiles, readFolder } from "../release/Folder.ts"
 import { STATEMENT } from "../release/Provenance.ts"
+import { ReleaseInputUnreadable } from "../release/ReleaseError.ts"
 import { ENVELOPE } from "../release/Signature.ts"
+import { BUNDLE } from "../release/Sigstore.ts"
 import { SUMS } from "../release/Sums.ts"
+import { caught } from "./Fault.ts"
 import { type Entry, type Listing, listRelease } from "./Listing.ts"
 
 export class NoRelease extends Schema.TaggedError<NoRelease>()("NoRelease", {
@@ -45,7 +48,7 @@ const MOST_LINES = 1 << 22
 /** Deeper than any model. What is asked for by name alone, such as a list of tensors, is made for no more than this. */
 const MOST_LAYERS = 4096
 
-export const isText = (path: string): boolean => !/\.(?:safetensors|gguf)$/.test(path)
+export const isText = (path: string): boolean => !isWeights(path)
 
 const tooLong = ({ path, bytes }: Entry): string => `${path} has ${bytes} bytes: no text of a release is so long`
 
@@ -73,6 +76,13 @@ const problemOfLines = async (path: string): Promise<string | undefined> => {
   }
 }
 
+const unreadable = (failure: unknown, view: string): string =>
+  failure instanceof ReleaseInputUnreadable
+    ? `${failure.path.slice(view.length + 1)}: ${failure.problem}`
+    : failure instanceof Error
+      ? failure.message
+      : String(failure)
+
 /** The files as figures, or why they are not looked at. Whatever a stranger wrote into them, this ends soon and in little memory. */
 const figuresIn = Effect.fnUntraced(function* ({ files: entries }: Listing, view: string) {
   const long = entries.find(
@@ -83,13 +93,8 @@ const figuresIn = Effect.fnUntraced(function* ({ files: entries }: Listing, view
     const problem = yield* Effect.promise(() => problemOfLines(join(view, path)))
     if (problem !== undefined) return { problem: `${path}: ${problem}, as no release has it` }
   }
-  const read = yield* Effect.result(
-    readFolder(view).pipe(
-      Effect.mapError(({ path, problem }) => `${path.slice(view.length + 1)}: ${problem}`),
-      Effect.catchDefect((cause) => Effect.fail(cause instanceof Error ? cause.message : String(cause))),
-    ),
-  )
-  if (read._tag === "Failure") return { problem: read.failure.slice(0, 1000) }
+  const read = yield* caught(readFolder(view))
+  if (read._tag === "Failure") return { problem: unreadable(read.failure, view).slice(0, 1000) }
   const { training, state } = read.success
   const layers = Math.max(training.architecture.layers, state.architecture.layers)
   return layers > MOST_LAYERS ? { problem: `it says that it has ${layers} layers` } : { files: read.success }
@@ -139,7 +144,8 @@ export const lookAt = Effect.fn("verification.lookAt")(function* (folder: string
 
 export const openListing = Effect.fn("verification.openListing")(function* (listing: Listing) {
   const view = yield* temporary
-  for (const { path } of listing.files) if (path !== ENVELOPE) linkOrCopy(join(listing.folder, path), join(view, path))
+  for (const { path } of listing.files)
+    if (path !== ENVELOPE && path !== BUNDLE) linkOrCopy(join(listing.folder, path), join(view, path))
   const { files, problem } = { files: undefined, problem: undefined, ...(yield* figuresIn(listing, view)) }
   return { listing, view, files, problem } satisfies Release
 })

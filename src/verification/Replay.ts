@@ -59,14 +59,14 @@ interface Parent {
 /** A training of the same identity that kept the parent with its moments, and the tokens it read. */
 const findParent = Effect.fnUntraced(function* (root: string, files: ReleaseFiles) {
   const { keys, parent_step: step } = files.release
-  const tokens = (yield* stored(root, "pack", keys["pack"]))?.[0]
+  const tokens = yield* stored(root, "pack", keys["pack"])
   if (tokens === undefined) return undefined
-  for (const { manifest, path } of (yield* stored(root, "train", keys["train"])) ?? []) {
-    const checkpoint = join(path, "checkpoints", checkpointName(step))
-    if (existsSync(join(checkpoint, "optimizer.safetensors")))
-      return { artifact: manifest.artifact, path, checkpoint, tokens: tokens.path } satisfies Parent
-  }
-  return undefined
+  const checkpointOf = (path: string): string => join(path, "checkpoints", checkpointName(step))
+  const hasMoments = (path: string): boolean => existsSync(join(checkpointOf(path), "optimizer.safetensors"))
+  const trained = yield* stored(root, "train", keys["train"], hasMoments)
+  if (trained === undefined) return undefined
+  const { manifest, path } = trained
+  return { artifact: manifest.artifact, path, checkpoint: checkpointOf(path), tokens: tokens.path } satisfies Parent
 })
 
 const apart = (a: number, b: number): number => (a === b ? 0 : Math.abs(a - b) / Math.max(Math.abs(a), Math.abs(b)))

@@ -15,6 +15,7 @@ import {
   readEnvelope,
   verifyEnvelope,
 } from "../release/Signature.ts"
+import { BUNDLE } from "../release/Sigstore.ts"
 import { type Finding, within } from "./Finding.ts"
 import type { Listing } from "./Listing.ts"
 import { LONGEST_TEXT } from "./Release.ts"
@@ -35,12 +36,11 @@ const short = (keyid: string): string => keyid.slice(0, 16)
 
 export const checkSignatures = (listing: Listing, keys: KnownKeys): ReadonlyArray<Finding> => {
   const has = (path: string) => listing.files.some((file) => file.path === path)
-  if (!has(ENVELOPE))
-    return [
-      keys.demanded.length > 0
-        ? wrong(ENVELOPE, "is missing: it is not signed, and a key was asked for")
-        : skipped(ENVELOPE, "not signed: the sums show accidents, not who made it"),
-    ]
+  if (!has(ENVELOPE)) {
+    if (keys.demanded.length > 0) return [wrong(ENVELOPE, "is missing: it is not signed, and a key was asked for")]
+    // one that is signed keyless is signed
+    return has(BUNDLE) ? [] : [skipped(ENVELOPE, "not signed: the sums show accidents, not who made it")]
+  }
   if ((listing.files.find(({ path }) => path === ENVELOPE)?.bytes ?? 0) > LONGEST_TEXT)
     return [wrong(ENVELOPE, "is too long to be one")]
   const bytes = readFileSync(join(listing.folder, ENVELOPE))

@@ -12,7 +12,18 @@ import type { TokenSequence } from "../engine/Engine.ts"
 import type { Part } from "../model/Corpus.ts"
 import type { ReleaseFiles } from "../release/Folder.ts"
 import type { Manifest } from "../store/Manifest.ts"
-import { Store } from "../store/Store.ts"
+import { Store, type StoreFailed } from "../store/Store.ts"
+
+/** The training tokens of a source are counted otherwise than the release says, though its bytes are those that it names. */
+export class OtherTokens extends Schema.TaggedError<OtherTokens>()("OtherTokens", {
+  source: Schema.String,
+  tokens: Schema.Int,
+  said: Schema.Int,
+}) {
+  override get message() {
+    return `${this.source} has ${this.tokens} training tokens, tokens.json says ${this.said}`
+  }
+}
 
 /** Nothing that is measured on other texts speaks for or against a release. */
 export class OtherTexts extends Schema.TaggedError<OtherTexts>()("OtherTexts", {
@@ -42,32 +53,40 @@ export interface Texts {
     | undefined,
     Error
   >
+  /** Token ids of training rows, by number, each a context long. */
+  readonly rows: (numbers: ReadonlyArray<number>) => Effect.Effect<ReadonlyArray<ArrayLike<number>>, Error>
 }
 
-/** A stored artifact by what it was made from, every byte of it hashed. */
+interface Stored {
+  readonly manifest: Manifest
+  readonly path: string
+}
+
+/** A stored artifact by what it was made from, every byte of it hashed: the first that is whole, of those that will do. */
 export const stored = Effect.fn("verification.stored")(function* (
   root: string,
   kind: string,
   identity: string | undefined,
-) {
+  willDo: (path: string) => boolean = () => true,
+): Effect.fn.Return<Stored | undefined, StoreFailed> {
   if (identity === undefined || !existsSync(root)) return undefined
   return yield* Effect.gen(function* () {
     const store = yield* Store
-    const found: Array<{ readonly manifest: Manifest; readonly path: string }> = []
     for (const manifest of yield* store.list(kind)) {
-      if (manifest.identity !== identity) continue
+      const path = store.pathOf(manifest.artifact)
+      if (manifest.identity !== identity || !willDo(path)) continue
       const whole = yield* Effect.option(store.verify(manifest.artifact))
-      if (whole._tag === "Some") found.push({ manifest, path: store.pathOf(manifest.artifact) })
+      if (whole._tag === "Some") return { manifest, path }
     }
-    return found
+    return undefined
   }).pipe(Effect.provide(Store.layer(root)))
 })
 
 export const textsFromStore = Effect.fn("verification.textsFromStore")(function* (root: string, files: ReleaseFiles) {
-  const packed = (yield* stored(root, "pack", files.release.keys["pack"]))?.[0]
+  const packed = yield* stored(root, "pack", files.release.keys["pack"])
   if (packed === undefined) return undefined
   const tokens = yield* readTokens(packed.path)
-  return {
+  const texts: Texts = {
     from: `the store, ${packed.manifest.artifact}`,
     documents: Effect.fnUntraced(function* (part: Part) {
       const documents = tokens.documents.filter((document) => document.part === part)
@@ -76,7 +95,10 @@ export const textsFromStore = Effect.fn("verification.textsFromStore")(function*
       )
       return { documents, sequences }
     }),
-  } satisfies Texts
+    rows: (numbers) =>
+      Effect.forEach(numbers, (row) => Effect.map(tokens.row(row), (ids) => ids.subarray(0, tokens.index.context))),
+  }
+  return texts
 })
 
 /** Finds the files that a release was measured on, each with the bytes that its inventory names: before any of them is read. */
@@ -120,8 +142,51 @@ export const textsFromFolder = Effect.fn("verification.textsFromFolder")(functio
       }
     })
   }
-  return {
+  const texts: Texts = {
     from: folder,
     documents: (part) => Effect.succeed(part === "train" ? undefined : found[part]),
-  } satisfies Texts
+    rows: (numbers) => rowsFromFolder(folder, files, tokenizer, numbers, (id) => !partOf.has(id)),
+  }
+  return texts
+})
+
+/**
+ * Rows of the training tokens, which lie one document after another as they are read: of each source those of its documents that are
+ * in no other part. All of a source is read, and only what is asked for is held.
+ */
+const rowsFromFolder = Effect.fnUntraced(function* (
+  folder: string,
+  files: ReleaseFiles,
+  tokenizer: Tokenizer,
+  numbers: ReadonlyArray<number>,
+  isTrained: (id: string) => boolean,
+) {
+  const { context, bosId, eosId, sources } = files.tokens
+  const rows = new Map(numbers.map((row) => [row, new Uint32Array(context)]))
+  for (const { source, located } of yield* findTexts(folder, files)) {
+    const own = sources.find((one) => one.source === source)
+    const wanted = [...rows]
+      .filter(([row]) => own !== undefined && row >= own.firstRow && row < own.firstRow + own.rows)
+      .map(([row, ids]) => ({ ids, from: (row - own!.firstRow) * context }))
+      .toSorted((a, b) => a.from - b.from)
+    if (own === undefined || wanted.length === 0) continue
+    let [at, next] = [0, 0]
+    yield* Source.forEachBatch(located, undefined, (batch) => {
+      for (const { id, text } of batch) {
+        if (!isTrained(id)) continue
+        const encoded = tokenizer.encode(text)
+        const end = at + encoded.length + 2
+        const idAt = (place: number) => (place === at ? bosId : place === end - 1 ? eosId : encoded[place - at - 1]!)
+        while (next < wanted.length && wanted[next]!.from + context <= at) next++
+        for (let each = next; each < wanted.length && wanted[each]!.from < end; each++) {
+          const { ids, from } = wanted[each]!
+          for (let place = Math.max(from, at); place < Math.min(from + context, end); place++)
+            ids[place - from] = idAt(place)
+        }
+        at = end
+      }
+    })
+    if (at !== own.rawTokens) return yield* new OtherTokens({ source, tokens: at, said: own.rawTokens })
+  }
+  return numbers.map((row) => rows.get(row)!)
 })

@@ -3,21 +3,26 @@
  * those that were released, nothing in them is read, and where weights or signature are wrong, the model is not loaded and no program
  * of the release is run: what they would say is no finding about this release.
  */
-import { readFileSync } from "node:fs"
+import { existsSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { TrainingDiverged } from "../engine/Engine.ts"
 import { checkAgreement } from "./Agreement.ts"
 import { checkCard } from "./Card.ts"
 import type { Origin } from "./Download.ts"
-import { type CheckName, type Finding, isWrong, within } from "./Finding.ts"
+import { type Folder, load, remedyOf } from "./Fault.ts"
+import { type CheckName, type Finding, isUndone, isWrong, within } from "./Finding.ts"
 import { checkHashes } from "./Hashes.ts"
+import { checkKeyless, type KeylessAsked } from "./Keyless.ts"
 import type { Listing } from "./Listing.ts"
-import { isText, lookAt, openListing } from "./Release.ts"
+import { isText, lookAt, NoRelease, openListing } from "./Release.ts"
 import type { Rerun } from "./Replay.ts"
 import { checkSignatures, type KnownKeys } from "./Signatures.ts"
 
 export interface VerifyOptions {
   readonly keys: KnownKeys
+  readonly keyless?: KeylessAsked | undefined
   /** Folder of a store that may have texts and the parent checkpoint. */
   readonly store: string
   readonly replay: "no" | { readonly fromNothing: Rerun }
@@ -38,34 +43,52 @@ export interface Report {
   readonly ok: number
   readonly wrong: number
   readonly skipped: number
+  /** Checks that this machine could not do. */
+  readonly undone: number
 }
 
-/** Of the machine that checks, whatever is checked. */
-const OF_THE_MACHINE = new Set(["ENOSPC", "EDQUOT", "EMFILE", "ENFILE", "ENOMEM", "EROFS"])
+/** The machine that checks could not look at a release: nothing was found for it or against it. */
+export class CouldNotLook extends Schema.TaggedError<CouldNotLook>()("CouldNotLook", {
+  folder: Schema.String,
+  problem: Schema.String,
+  hint: Schema.String,
+}) {
+  override get message() {
+    return `${this.folder} could not be looked at: ${this.problem}\n  hint: ${this.hint}`
+  }
+}
+
+const wordsOf = (cause: unknown, { folder }: Folder): string =>
+  (cause instanceof Error ? cause.message : String(cause))
+    .split(/\n\s*hint:/)[0]!
+    .replaceAll(`${folder}/`, "")
+    .slice(0, 1000)
+
+/** A replay needs texts and a store of the user's: what is wrong with these is nothing about the release. */
+const isOfTheUser = (check: CheckName, { folder }: Folder, cause: unknown): boolean => {
+  if (check !== "replay" || cause instanceof TrainingDiverged) return false
+  const { path } = (typeof cause === "object" && cause !== null ? cause : {}) as Readonly<Record<string, unknown>>
+  return !(typeof path === "string" && path.startsWith(`${folder}/`))
+}
 
 /**
- * Whether an error says nothing about the release: a full disk, and in a replay everything that does not name a file of the release,
- * such as texts that are missing, or a store that is damaged. Words are not looked at: they may be those of a stranger's file.
+ * What a check throws at a release that is not what it expects is a finding, and not the end. Where it is this machine that failed
+ * (`Fault.ts`), the check is undone, and its other findings with it: half a check is none.
  */
-const isOfTheUser = (check: CheckName, folder: string, cause: unknown): boolean => {
-  const { code, path } = (typeof cause === "object" && cause !== null ? cause : {}) as Readonly<Record<string, unknown>>
-  if (OF_THE_MACHINE.has(String(code))) return true
-  return check === "replay" && !(typeof path === "string" && path.startsWith(`${folder}/`))
-}
-
-/** What a check throws at a release that is not what it expects is a finding, not the end. */
 const guarded = <E, R>(
   check: CheckName,
-  folder: string,
+  folder: Folder,
   effect: Effect.Effect<ReadonlyArray<Finding>, E, R>,
 ): Effect.Effect<ReadonlyArray<Finding>, never, R> => {
-  const { wrong, skipped } = within(check)
-  const words = (cause: unknown) =>
-    (cause instanceof Error ? cause.message : String(cause)).replaceAll(`${folder}/`, "").slice(0, 1000)
-  const found = (cause: unknown) =>
-    isOfTheUser(check, folder, cause)
-      ? [skipped("check", `it could not be done here: ${words(cause)}`)]
-      : [wrong("check", words(cause))]
+  const { wrong, skipped, undone } = within(check)
+  const found = (cause: unknown) => {
+    const words = wordsOf(cause, folder)
+    const remedy = remedyOf(cause, folder)
+    if (remedy !== undefined) return [undone("check", `it could not be done here: ${words}; ${remedy}`)]
+    return isOfTheUser(check, folder, cause)
+      ? [skipped("check", `it could not be done here: ${words}`)]
+      : [wrong("check", words)]
+  }
   return effect.pipe(
     Effect.catch((error) => Effect.succeed(found(error))),
     Effect.catchDefect((defect) => Effect.succeed(found(defect))),
@@ -79,7 +102,8 @@ const counted = (
   findings: ReadonlyArray<Finding>,
 ): Report => {
   const of = (state: Finding["state"]) => findings.filter((finding) => finding.state === state).length
-  return { folder, name, ...(origin && { origin }), findings, ok: of("ok"), wrong: of("wrong"), skipped: of("skipped") }
+  const counts = { ok: of("ok"), wrong: of("wrong"), skipped: of("skipped"), undone: of("undone") }
+  return { folder, name, ...(origin && { origin }), findings, ...counts }
 }
 
 const none = (checks: ReadonlyArray<CheckName>, why: string): ReadonlyArray<Finding> =>
@@ -101,68 +125,162 @@ const nameOf = (listing: Listing, findings: ReadonlyArray<Finding>): string | un
 const READING = ["card", "arithmetic", "consistency", "weights", "measurements", "replay"] as const
 const OTHER_BYTES = "the bytes are not those that were released"
 
+/** What is done before there is a check to speak of: of what fails here, only what is the machine's can be. */
+const looking = <A, E, R>(
+  folder: Folder,
+  effect: Effect.Effect<A, E, R>,
+): Effect.Effect<A, CouldNotLook | NoRelease, R> => {
+  const told = (cause: unknown) => {
+    const hint = remedyOf(cause, folder) ?? "verify again, and tell who wrote `exp` if it stays so"
+    return new CouldNotLook({ folder: folder.folder, problem: wordsOf(cause, folder), hint })
+  }
+  return effect.pipe(
+    Effect.catch((error) => Effect.fail(error instanceof NoRelease ? error : told(error))),
+    Effect.catchDefect((defect) => Effect.fail(told(defect))),
+  )
+}
+
 export const verify = Effect.fn("verification.verify")(function* (folder: string, options: VerifyOptions) {
-  const listing = yield* lookAt(folder)
+  const listing = yield* looking({ folder, has: () => false }, lookAt(folder))
+  const names = new Set(listing.files.map(({ path }) => path))
+  const has = (path: string) => names.has(path)
+  const there: Folder = { folder, has }
   options.say("hashing every file")
   const findings: Array<Finding> = [
-    ...(yield* guarded("hashes", folder, checkHashes(listing))),
+    ...(yield* guarded("hashes", there, checkHashes(listing))),
     ...(yield* guarded(
       "signature",
-      folder,
+      there,
       Effect.sync(() => checkSignatures(listing, options.keys)),
     )),
+    ...(yield* guarded("signature", there, checkKeyless(listing, options.keyless))),
   ]
+  const report = (name: string | undefined, more: ReadonlyArray<Finding> = []) =>
+    counted(folder, options, name, [...findings, ...more])
+  const wrongIn = (check: CheckName) => findings.some((finding) => isWrong(finding) && finding.check === check)
+  const undoneIn = (check: CheckName) => findings.some((finding) => isUndone(finding) && finding.check === check)
   for (const path of options.origin?.added ?? [])
     findings.push(within("hashes").skipped(path, "in the repository, not fetched: no part of the release"))
   if (findings.some((finding) => isWrong(finding) && finding.check === "hashes" && isText(finding.what)))
-    return counted(folder, options, nameOf(listing, findings), [...findings, ...none(READING, OTHER_BYTES)])
+    return report(nameOf(listing, findings), none(READING, OTHER_BYTES))
+  if (undoneIn("hashes"))
+    return report(undefined, none(READING, "whether the bytes are those that were released is not known"))
 
-  const release = yield* openListing(listing)
+  const release = yield* looking(there, openListing(listing))
   const { files, view } = release
   if (files === undefined) {
     const why = `a file cannot be read: ${release.problem}`
     findings.push(within("consistency").wrong("files", why))
-    findings.push(...none(["card", "arithmetic", "weights", "measurements", "replay"], why))
-    return counted(folder, options, undefined, findings)
+    return report(undefined, none(["card", "arithmetic", "weights", "measurements", "replay"], why))
   }
-  const { checkArithmetic } = yield* Effect.promise(() => import("./Arithmetic.ts"))
-  const { checkContents } = yield* Effect.promise(() => import("./Contents.ts"))
-  const { checkWeights } = yield* Effect.promise(() => import("./Weights.ts"))
-  findings.push(...(yield* guarded("consistency", view, checkContents(release, files))))
-  options.say("making the card again")
-  findings.push(...(yield* guarded("card", view, checkCard(release))))
-  options.say("working the figures out again")
-  findings.push(...(yield* guarded("arithmetic", view, checkArithmetic(release, files))))
-  findings.push(...(yield* guarded("consistency", view, checkAgreement(release, files))))
-  findings.push(...(yield* guarded("weights", view, checkWeights(release, files))))
-  if (files.quantisation !== undefined) {
-    options.say("reading the GGUF files")
-    const { checkGgufs } = yield* Effect.promise(() => import("./Ggufs.ts"))
-    findings.push(...(yield* guarded("weights", view, checkGgufs(release, files))))
-  }
-  const wrongIn = (check: CheckName) => findings.some((finding) => isWrong(finding) && finding.check === check)
+  const stillThere = Effect.suspend(() =>
+    existsSync(view)
+      ? Effect.void
+      : Effect.fail(
+          new CouldNotLook({
+            folder,
+            problem: "the folder for temporary files was taken away while it was looked at",
+            hint: "verify again; `TMPDIR` names another folder for them",
+          }),
+        ),
+  )
+  const linked: Folder = { folder: view, has }
+  const check = <E, R>(name: CheckName, say: string | undefined, run: Effect.Effect<ReadonlyArray<Finding>, E, R>) =>
+    Effect.map(
+      Effect.andThen(
+        Effect.sync(() => say !== undefined && options.say(say)),
+        guarded(name, linked, run),
+      ),
+      (found) => {
+        findings.push(...found)
+      },
+    )
+  const from = <M, E, R>(module: () => Promise<M>, run: (module: M) => Effect.Effect<ReadonlyArray<Finding>, E, R>) =>
+    Effect.flatMap(load(module), run)
+
+  const contents = from(
+    () => import("./Contents.ts"),
+    ({ checkContents }) => checkContents(release, files),
+  )
+  const arithmetic = from(
+    () => import("./Arithmetic.ts"),
+    ({ checkArithmetic }) => checkArithmetic(release, files),
+  )
+  const words = from(
+    () => import("./Words.ts"),
+    ({ checkWords }) => checkWords(release, files),
+  )
+  const weights = from(
+    () => import("./Weights.ts"),
+    ({ checkWeights }) => checkWeights(release, files),
+  )
+  yield* check("consistency", undefined, contents)
+  yield* check("card", "making the card again", checkCard(release))
+  yield* check("arithmetic", "working the figures out again", arithmetic)
+  yield* check("consistency", undefined, checkAgreement(release, files))
+  yield* check("consistency", undefined, words)
+  yield* check("weights", "reading the weights", weights)
+  if (files.release.torch_checkpoint === true)
+    yield* check(
+      "weights",
+      "making the checkpoint for PyTorch again",
+      from(
+        () => import("./TorchFile.ts"),
+        ({ checkTorchFile }) => checkTorchFile(release, files),
+      ),
+    )
+  if (files.quantisation !== undefined)
+    yield* check(
+      "weights",
+      "reading the GGUF files",
+      from(
+        () => import("./Ggufs.ts"),
+        ({ checkGgufs }) => checkGgufs(release, files),
+      ),
+    )
+
+  // a file that is missing now is missing in our folder of links
+  yield* stillThere
   const unsound =
     wrongIn("hashes") || wrongIn("weights")
       ? OTHER_BYTES
       : wrongIn("signature")
         ? "the signature is wrong: nothing of it is run"
-        : undefined
-  if (unsound !== undefined)
-    return counted(folder, options, files.release.name, [...findings, ...none(["measurements", "replay"], unsound)])
-  const { checkMeasurements } = yield* Effect.promise(() => import("./Measurements.ts"))
-  findings.push(...(yield* guarded("measurements", view, checkMeasurements(release, files, options))))
+        : undoneIn("weights") || undoneIn("signature")
+          ? "weights or signature could not be looked at here"
+          : undefined
+  if (unsound !== undefined) return report(files.release.name, none(["measurements", "replay"], unsound))
+  const measurements = from(
+    () => import("./Measurements.ts"),
+    ({ checkMeasurements }) => checkMeasurements(release, files, options),
+  )
+  yield* check("measurements", undefined, measurements)
   if (options.replay === "no") findings.push(...none(["replay"], "`--replay` trains the tail again"))
   else {
-    const { checkReplay } = yield* Effect.promise(() => import("./Replay.ts"))
     const { fromNothing } = options.replay
     const { corpus } = options
-    const { findTexts } = yield* Effect.promise(() => import("./Texts.ts"))
     const replay = {
       ...options,
       fromNothing: (...args: Parameters<Rerun>) =>
-        Effect.andThen(corpus === undefined ? Effect.void : findTexts(corpus, files), fromNothing(...args)),
+        Effect.andThen(
+          corpus === undefined
+            ? Effect.void
+            : Effect.flatMap(
+                load(() => import("./Texts.ts")),
+                ({ findTexts }) => findTexts(corpus, files),
+              ),
+          fromNothing(...args),
+        ),
     }
-    findings.push(...(yield* guarded("replay", view, checkReplay(release, files, replay))))
+    yield* check(
+      "replay",
+      undefined,
+      from(
+        () => import("./Replay.ts"),
+        ({ checkReplay }) => checkReplay(release, files, replay),
+      ),
+    )
   }
-  return counted(folder, options, files.release.name, findings)
+  yield* stillThere
+  return report(files.release.name)
 }, Effect.scoped)

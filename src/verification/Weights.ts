@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import { type ReleaseFiles, weightsName } from "../release/Folder.ts"
 import { sha256OfFile } from "../release/Sums.ts"
 import { readWeightsHeader, type WeightsHeader } from "../release/Weights.ts"
+import { judged } from "./Fault.ts"
 import { type Finding, within } from "./Finding.ts"
 import type { Release } from "./Release.ts"
 
@@ -78,7 +79,7 @@ export const checkWeights = Effect.fn("verification.checkWeights")(function* ({ 
   const exported = "model.safetensors"
   const opened: Array<{ readonly path: string; readonly header: WeightsHeader }> = []
   for (const name of [native, exported]) {
-    const header = yield* Effect.result(readWeightsHeader(join(view, name), files.training.architecture))
+    const header = yield* judged(readWeightsHeader(join(view, name), files.training.architecture))
     if (header._tag === "Failure") findings.push(wrong(name, header.failure.problem))
     else {
       const { parameters, tensors } = header.success
@@ -88,8 +89,9 @@ export const checkWeights = Effect.fn("verification.checkWeights")(function* ({ 
       opened.push({ path: join(view, name), header: header.success })
     }
   }
-  const sum = yield* Effect.result(sha256OfFile(join(view, native)))
-  if (sum._tag === "Success")
+  const sum = yield* judged(sha256OfFile(join(view, native)))
+  if (sum._tag === "Failure") findings.push(wrong(native, sum.failure.problem))
+  else
     findings.push(
       sum.success === files.state.modelSha256
         ? ok(native, "the bytes that the checkpoint's own state names")

@@ -8,9 +8,10 @@ import { Effect } from "effect"
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest"
 import { type DownloadRequest, download } from "../../src/verification/Download.ts"
 import { exp } from "../endToEnd/experiment.ts"
-import { damageIn, filesIn, place, run, signedRelease } from "./world.ts"
+import { damageIn, filesIn, ownTemporary, place, run, signedRelease } from "./world.ts"
 
 const { path, remove } = place()
+ownTemporary(path)
 afterAll(remove)
 let release: string
 beforeAll(async () => {
@@ -209,6 +210,19 @@ describe("a release on a hub", () => {
       expect(existsSync(join(tmpdir(), "x"))).toBe(false)
     })
 
+  it("is not called wrong where the hub is not there, or is busy for good", async () => {
+    expect((await refused("http://127.0.0.1:9")).tag).toBe("HubUnreachable")
+    const busy = createServer((_, response) => {
+      response.writeHead(503)
+      response.end()
+    })
+    await new Promise<void>((done) => busy.listen(0, "127.0.0.1", done))
+    onTestFinished(() => void busy.close())
+    const { tag, message } = await refused(`http://127.0.0.1:${(busy.address() as AddressInfo).port}`)
+    expect(tag).toMatch(/^Hub(?:Unreachable|Refused)$/)
+    expect(message).toMatch(/503/)
+  })
+
   it("is refused when its listing is none, has a strange kind of entry, or goes on elsewhere or for ever", async () => {
     const file = { path: "a.txt", bytes: Buffer.from("x") }
     const strange = await refused((await lyingHub([{ ...file, said: { type: "symlink" } }])).endpoint)
@@ -218,7 +232,7 @@ describe("a release on a hub", () => {
     const elsewhere = await lyingHub([file], () => '<http://127.0.0.1:9/api>; rel="next"')
     expect((await refused(elsewhere.endpoint)).message).toMatch(/the list goes on at another server/)
     const endless = await lyingHub([file], (page) => `<${page}>; rel="next"`)
-    expect((await refused(endless.endpoint)).message).toMatch(/it lists more than \d+/)
+    expect((await refused(endless.endpoint)).message).toMatch(/its list goes on after \d+ pages/)
     const absent = await lyingHub([])
     const { message } = await run(
       download({ ...asked(absent.endpoint), revision: "v9" }).pipe(Effect.flip, Effect.scoped),

@@ -1,5 +1,5 @@
 /** Releases to be checked: one that was really made, for what a model says, and a fabricated one, for what happens to bytes. */
-import { cpSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs"
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as NodeServices from "@effect/platform-node/NodeServices"
@@ -8,6 +8,7 @@ import { layer as engine } from "../../src/engine/Engines.ts"
 import { newKey, readPublicKey, readSigningKey } from "../../src/release/Keys.ts"
 import { ENVELOPE } from "../../src/release/Signature.ts"
 import { signedEnvelope } from "../../src/release/Signing.ts"
+import { sha256OfFile } from "../../src/release/Sums.ts"
 import type { Finding } from "../../src/verification/Finding.ts"
 import { checkHashes } from "../../src/verification/Hashes.ts"
 import { listRelease } from "../../src/verification/Listing.ts"
@@ -25,6 +26,14 @@ export const run = <A, E>(effect: Effect.Effect<A, E, Layer.Success<typeof servi
 export const place = () => {
   const path = mkdtempSync(join(tmpdir(), "exp-verification-"))
   return { path, remove: () => rmSync(path, { recursive: true, force: true }) }
+}
+
+/** Temporary files of this process and its children go to a folder of its own, so that none of others' are among those left behind. */
+export const ownTemporary = (folder: string): string => {
+  const own = join(folder, "tmp")
+  mkdirSync(own, { recursive: true })
+  process.env["TMPDIR"] = own
+  return own
 }
 
 /** A key pair in `<folder>/<name>.pem`. */
@@ -70,6 +79,24 @@ export const findingsOf = async (folder: string, more: Partial<VerifyOptions> = 
 export const damageIn = async (folder: string, keys: KnownKeys = options.keys): Promise<ReadonlyArray<string>> => {
   const listing = listRelease(folder)
   return wrongIn([...(await run(checkHashes(listing))), ...checkSignatures(listing, keys)])
+}
+
+/**
+ * The same for who changes bytes of one file at a time: what is found when that file is another one than it was. Its sum is taken anew,
+ * those of the others are what they were; names, sizes and kinds of files must be the same throughout.
+ */
+export const watcher = async (folder: string): Promise<(changed: string) => Promise<ReadonlyArray<string>>> => {
+  const listing = listRelease(folder)
+  const sums = new Map<string, Effect.Effect<string>>()
+  for (const { path } of listing.files) {
+    const full = join(folder, path)
+    sums.set(full, Effect.succeed(await Effect.runPromise(sha256OfFile(full))))
+  }
+  return async (changed) => {
+    const path = join(folder, changed)
+    const hashed = checkHashes(listing, (full) => (full === path ? sha256OfFile(full) : sums.get(full)!))
+    return wrongIn([...(await Effect.runPromise(hashed)), ...checkSignatures(listing, options.keys)])
+  }
 }
 
 export const wrongIn = (findings: ReadonlyArray<Finding>): ReadonlyArray<string> =>
