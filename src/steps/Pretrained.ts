@@ -13,17 +13,14 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { complete, parameterCount, Shape, shapeProblem } from "../model/Architecture.ts"
 import { Pretrained } from "../model/Artifact.ts"
+import { Repository } from "../model/Repository.ts"
 import * as Step from "../plan/Step.ts"
 
 const params = {
   /** A folder as `save_pretrained` of transformers writes it. */
   from: Schema.optionalKey(Schema.String.check(Schema.isPattern(/\S/))),
   /** Or `org/name` on the hub, at a commit. */
-  repository: Schema.optionalKey(
-    Schema.String.check(
-      Schema.isPattern(/^[A-Za-z0-9][A-Za-z0-9._-]*\/[A-Za-z0-9][A-Za-z0-9._-]*$/, { message: "expected org/name" }),
-    ),
-  ),
+  repository: Schema.optionalKey(Repository),
   revision: Schema.optionalKey(
     Schema.String.check(Schema.isPattern(/^[0-9a-f]{40}$/, { message: "expected a commit: 40 hex digits" })),
   ),
@@ -77,20 +74,22 @@ export const pretrained = Step.make("pretrained", {
     from === undefined
       ? Effect.succeed(undefined)
       : Effect.gen(function* () {
-          const { fingerprints } = yield* Effect.promise(() => import("../hub/Published.ts"))
+          const { fingerprints } = yield* Effect.promise(() => import("../hub/Pretrained.ts"))
           return { from: yield* fingerprints(from) }
         }),
   run: (work) =>
     Effect.gen(function* () {
-      const { bringPublished, takePublished } = yield* Effect.promise(() => import("../hub/Published.ts"))
+      const { bringPublished, takePublished } = yield* Effect.promise(() => import("../hub/Pretrained.ts"))
       const { from, repository, revision, license, model, vocabulary } = work.params as unknown as PretrainedParams
       if (repository !== undefined && revision !== undefined)
         yield* bringPublished({
           repository,
           commit: revision,
+          model,
+          vocabulary,
           to: work.scratch,
           say: work.note,
-          progress: (done, total, detail) => work.progress({ done, total, unit: "bytes", detail }),
+          progress: (done, total, detail) => work.progress({ done, total, unit: "MB", detail }),
         })
       yield* takePublished({
         folder: from ?? work.scratch,
