@@ -5,8 +5,8 @@
  *     npx node bench/hashing.ts [gigabytes] [folder]
  *
  * A checkpoint of 4 GB (unless told) is written, then in a process of its own each: released (copied, given the header that
- * `transformers` asks for, hashed as often as a release asks, hashed once more as the store does at its commit), hashed by us, hashed
- * by `sha256sum`, and looked through as `exp verify` does. The page cache is what it is: every reader finds the file as warm as the
+ * `transformers` asks for, hashed as often as a release asks, hashed once more as the store does at its commit), written as a checkpoint
+ * for PyTorch and held against what that should be, hashed by us, hashed by `sha256sum`, and looked through as `exp verify` does. The page cache is what it is: every reader finds the file as warm as the
  * one before, and `read a written byte` counts the bytes that the process read from files (Linux, /proc/self/io). Peak memory is
  * VmHWM. Prints JSON.
  */
@@ -29,8 +29,10 @@ import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Effect } from "effect"
 import { type Architecture, parameterCount, tensors } from "../src/model/Architecture.ts"
 import { checkSums, sha256OfFile, writeSums } from "../src/release/Sums.ts"
+import { Tensor, writeTorchFile } from "../src/release/TorchFile.ts"
 import { readWeightsHeader, writeTransformersWeights } from "../src/release/Weights.ts"
 import { hashFile, sync } from "../src/store/Files.ts"
+import { torchProblems } from "../src/verification/TorchFile.ts"
 
 const GIGA = 1e9
 
@@ -114,6 +116,33 @@ const jobs: Record<string, (folder: string, architecture: Architecture) => Promi
       "peak memory, MB": peakBytes() / 1e6,
     }
   },
+  async torch(folder, architecture) {
+    const weights = join(folder, "checkpoint.safetensors")
+    const to = join(folder, "checkpoint.pt")
+    const header = await run(readWeightsHeader(weights, architecture))
+    const model = Object.fromEntries(
+      Array.from(header.tensors, ([name, { shape, data_offsets }]) => [
+        name,
+        new Tensor("F32", shape, header.dataOffset + data_offsets[0]),
+      ]),
+    )
+    const making = { weights, stem: "checkpoint", value: { model } }
+    const before = bytesRead()
+    const writing = await seconds(() => run(writeTorchFile(making, to)))
+    const { size } = statSync(to)
+    const written = { "writing, GB/s": size / GIGA / writing, "read a byte, times": (bytesRead() - before) / size }
+    const writingPeak = peakBytes()
+    const checking = await seconds(async () => {
+      const problems = await run(torchProblems(to, size, making))
+      if (problems.length > 0) throw new Error(problems.join("\n"))
+    })
+    return {
+      ...written,
+      "peak memory of writing, MB": writingPeak / 1e6,
+      "made again and compared, GB/s": size / GIGA / checking,
+      "peak memory, MB": peakBytes() / 1e6,
+    }
+  },
   async hash(folder) {
     const path = join(folder, "release", "model.safetensors")
     const time = await seconds(() => run(sha256OfFile(path)))
@@ -164,6 +193,7 @@ if (job !== undefined && Object.hasOwn(jobs, job)) {
           "weights, GB": size,
           "cp, GB/s": size / command("cp", source, join(folder, "copy")),
           release,
+          "checkpoint for PyTorch": child("torch"),
           "sha256sum, GB/s": size / command("sha256sum", exported),
           "hashing one file": child("hash"),
           "sha256sum --check, GB/s":

@@ -289,6 +289,29 @@ const resume = Command.make(
 
 const key = Flag.String("key").pipe(Flag.optional, Flag.withDescription("file of the key; `exp keys new` makes one"))
 
+/** Its exit status 1 says that a release is wrong: that a part of this program does not load says nothing of it. */
+class CannotVerify extends Schema.TaggedError<CannotVerify>()("CannotVerify", { problem: Schema.String }) {
+  override get message() {
+    return `a part of exp does not load: ${this.problem.split("\n")[0]}\n  hint: run \`npm ci\` again`
+  }
+  override get [Runtime.errorExitCode]() {
+    return 2
+  }
+}
+
+const keyless = Flag.Boolean("keyless").pipe(
+  Flag.withDefault(false),
+  Flag.withDescription(
+    "sign with Sigstore, by an identity instead of a key of your own; asks in the browser at a terminal",
+  ),
+)
+
+const signingConfig = Flag.String("signing-config").pipe(
+  Flag.optional,
+  Flag.map(Option.getOrUndefined),
+  Flag.withDescription("file: whom to ask for certificate and log entry, for another Sigstore than the public one"),
+)
+
 const verify = Command.make(
   "verify",
   {
@@ -298,6 +321,21 @@ const verify = Command.make(
     key: Flag.String("key").pipe(
       Flag.atLeast(0),
       Flag.withDescription("file of a public key that must have signed it"),
+    ),
+    identity: Flag.String("identity").pipe(
+      Flag.optional,
+      Flag.map(Option.getOrUndefined),
+      Flag.withDescription("e-mail address or URI that must have signed it keyless; with --issuer"),
+    ),
+    issuer: Flag.String("issuer").pipe(
+      Flag.optional,
+      Flag.map(Option.getOrUndefined),
+      Flag.withDescription("who must have vouched for that identity, such as https://github.com/login/oauth"),
+    ),
+    trustedRoot: Flag.String("trusted-root").pipe(
+      Flag.optional,
+      Flag.map(Option.getOrUndefined),
+      Flag.withDescription("file of the keys of Sigstore, instead of fetching them: its trusted_root.json"),
     ),
     corpus: Flag.String("corpus").pipe(
       Flag.optional,
@@ -314,7 +352,10 @@ const verify = Command.make(
   },
   (settings) =>
     Effect.flatMap(
-      Effect.promise(() => import("./cli/VerifyCommand.ts")),
+      Effect.tryPromise({
+        try: () => import("./cli/VerifyCommand.ts"),
+        catch: (cause) => new CannotVerify({ problem: cause instanceof Error ? cause.message : String(cause) }),
+      }),
       (command) =>
         command.verify({
           ...settings,
@@ -324,11 +365,14 @@ const verify = Command.make(
     ),
 ).pipe(Command.withDescription("Check a release: bytes, signature, card, arithmetic, weights, measurements"))
 
-const sign = Command.make("sign", { folder: Argument.String("folder"), key }, ({ folder, key }) =>
-  Effect.flatMap(
-    Effect.promise(() => import("./cli/SignCommand.ts")),
-    (command) => command.sign(folder, Option.getOrUndefined(key)),
-  ),
+const sign = Command.make(
+  "sign",
+  { folder: Argument.String("folder"), key, keyless, signingConfig },
+  ({ key, ...settings }) =>
+    Effect.flatMap(
+      Effect.promise(() => import("./cli/SignCommand.ts")),
+      (command) => command.sign({ ...settings, key: Option.getOrUndefined(key) }),
+    ),
 ).pipe(Command.withDescription("Sign a copy of a release"))
 
 const keys = Command.make("keys").pipe(
@@ -382,6 +426,8 @@ const publish = Command.make(
       Flag.withDescription("compare what the hub says of its files, instead of downloading and hashing them"),
     ),
     key,
+    keyless,
+    signingConfig,
     runs,
     json,
   },

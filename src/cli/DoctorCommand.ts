@@ -13,6 +13,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { Engine } from "../engine/Engine.ts"
 import { layer as engineLayer } from "../engine/Engines.ts"
+import { allGpus } from "../engine/Gpu.ts"
 import { findPython } from "../engine/torch/Environment.ts"
 import { tokenFile } from "../hub/Token.ts"
 import { packageRoot } from "../run/Code.ts"
@@ -123,15 +124,15 @@ const torch = Effect.gen(function* () {
   return { what, state: "ok", found: facts.filter(Boolean).join(", ") } satisfies Finding
 }).pipe(
   Effect.catch((error) => {
-    const [first = "", ...rest] = error.message.split("\n")
-    const hint = rest.find((line) => line.startsWith("  hint: "))?.slice("  hint: ".length)
-    const last = "lastLines" in error ? error.lastLines?.at(-1) : undefined
-    return Effect.succeed<Finding>({
-      what: "engine torch",
-      state: "note",
-      found: last === undefined ? first : `${first}: ${last}`,
-      hint: hint ?? "`exp setup torch` makes its environment anew",
-    })
+    const {
+      problem,
+      hint,
+      lastLines = [],
+    } = error._tag === "EngineFailed"
+      ? { ...error, problem: `${error.doing}: ${error.problem}` }
+      : { problem: error.message, hint: "`exp setup torch` makes its environment anew" }
+    const found = [problem.split("\n")[0], ...lastLines.slice(-1)].join(": ")
+    return Effect.succeed<Finding>({ what: "engine torch", state: "note", found, hint })
   }),
 )
 
@@ -185,18 +186,15 @@ const python = Effect.gen(function* () {
 })
 
 const gpu = Effect.gen(function* () {
-  const said = yield* ask("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
-  if (said === undefined || said === "")
+  const gpus = yield* allGpus
+  if (gpus.length === 0)
     return {
       what: "GPU",
       state: "absent",
       found: "no NVIDIA GPU that `nvidia-smi` knows of",
       hint: "not needed; the hero experiment runs on a CPU",
     } satisfies Finding
-  const cards = said.split("\n").map((line) => {
-    const [name, driver, memory] = line.split(",").map((cell) => cell.trim())
-    return `${name}, driver ${driver}, ${memory}`
-  })
+  const cards = gpus.map(({ name, driver, memoryBytes }) => `${name}, driver ${driver}, ${bytes(memoryBytes)}`)
   return { what: "GPU", state: "ok", found: cards.join("; ") } satisfies Finding
 })
 

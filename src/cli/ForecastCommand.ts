@@ -19,8 +19,10 @@ import { type Rates, ratesOf } from "../run/Rates.ts"
 import { reckon } from "../run/Reckoning.ts"
 import { resolveRun } from "../run/Tags.ts"
 import { NotFound } from "./Errors.ts"
-import { renderForecast, renderReckoning, titleOf } from "./ForecastText.ts"
+import { renderForecast } from "./ForecastText.ts"
+import { titleOf } from "./PlanText.ts"
 import { engineOf, open, services } from "./Project.ts"
+import { renderReckoning } from "./ReckoningText.ts"
 
 export interface ForecastSettings {
   /** An experiment file, or a run. */

@@ -1,16 +1,14 @@
 /**
  * A forecast as text: a line a step with what it takes, the memory of the largest training by component, and what all of it comes to,
- * what is not known included; and a run's forecast beside what happened.
+ * what is not known included.
  */
-import { type Components, components, totalOf } from "../engine/Memory.ts"
-import type { Plan } from "../plan/Plan.ts"
+import { type Components, components, totalOf } from "../engine/Components.ts"
 import { ageInWords } from "../run/Calibration.ts"
 import type { PlanForecast, StepForecast } from "../run/Forecast.ts"
-import type { Reckoning } from "../run/Reckoning.ts"
 import { type Align, bytes, count, duration, operations, table } from "./Table.ts"
 
 /** The ratio of tokens to parameters that spends operations best: Hoffmann et al. 2022, arXiv 2203.15556. */
-export const CHINCHILLA = 20
+const CHINCHILLA = 20
 
 const figure = (value: number): string => (value >= 100 ? count(Math.round(value)) : value.toPrecision(3))
 const money = (value: number): string => (value >= 10 ? value.toFixed(2) : value.toPrecision(2))
@@ -28,13 +26,41 @@ const stepRow = (step: StepForecast): ReadonlyArray<string> => [
   step.diskBytes === undefined ? "" : bytes(Math.round(step.diskBytes)),
 ]
 
-const sumRow = (name: string, sum: PlanForecast["total"], parameters: number): ReadonlyArray<string> => [
+/** The benchmarks of one tail as one line: they differ in nothing but the checkpoint. */
+const folded = (steps: ReadonlyArray<StepForecast>): ReadonlyArray<StepForecast> => {
+  const rows: Array<StepForecast> = []
+  for (const step of steps) {
+    const last = rows.at(-1)
+    const same = last?.done === step.done && last.times === step.times && last.partly === step.partly
+    if (step.kind === "benchmark" && last?.kind === "benchmark" && same) {
+      const label = `${last.label.split(" … ")[0]} … ${step.label.replace("benchmark ", "")}`
+      rows[rows.length - 1] = { ...last, label, ...added(last, step) }
+    } else rows.push(step)
+  }
+  return rows
+}
+
+/** What both take; absent where neither says it. */
+const added = (a: StepForecast, b: StepForecast): Partial<StepForecast> =>
+  Object.fromEntries(
+    (["tokens", "flops", "seconds", "diskBytes"] as const).flatMap((name) =>
+      a[name] === undefined && b[name] === undefined ? [] : [[name, (a[name] ?? 0) + (b[name] ?? 0)]],
+    ),
+  )
+
+/** `timed`: of some step it is known how long it takes. */
+const sumRow = (
+  name: string,
+  sum: PlanForecast["total"],
+  parameters: number,
+  timed: boolean,
+): ReadonlyArray<string> => [
   "",
   name,
   parameters === 0 ? "" : count(parameters),
   count(sum.tokens),
   operations(sum.flops),
-  duration(sum.seconds),
+  timed ? duration(sum.seconds) : "",
   "",
   bytes(Math.round(sum.diskBytes)),
 ]
@@ -103,24 +129,28 @@ export const timeText = (forecast: PlanForecast, now: number): ReadonlyArray<str
   return [`time as measured here ${ageInWords(calibration.measuredAt, now)}${shape}${speed}${busy}`]
 }
 
-export const energyText = ({ left, watts, currency }: PlanForecast): ReadonlyArray<string> => {
+/** Of the time that is known alone: where none is, nothing is said. */
+export const energyText = ({
+  left,
+  steps,
+  watts,
+  currency = "in the currency of the price",
+}: PlanForecast): ReadonlyArray<string> => {
+  const toDo = steps.filter(({ done }) => !done)
+  const all = toDo.every(({ seconds, partly }) => seconds !== undefined && partly === undefined)
   const parts = [
     left.kilowattHours !== undefined && `${figure(left.kilowattHours)} kWh at ${figure(watts!)} W`,
-    left.cost !== undefined && `${money(left.cost)}${currency === undefined ? "" : ` ${currency}`}`,
+    left.cost !== undefined && `${money(left.cost)} ${currency}`,
     left.gramsCo2 !== undefined && `${figure(left.gramsCo2)} g of carbon dioxide`,
   ].filter((part) => part !== false)
-  return parts.length === 0 ? [] : [`what is left takes ${parts.join(", ")}`]
-}
-
-/** The experiment with its parameters: what heads a plan and a forecast. */
-export const titleOf = ({ experiment, parameters }: Plan): string => {
-  const given = Object.entries(parameters).map(([name, value]) => `${name}=${value}`)
-  return `${experiment}${given.length > 0 ? `  (${given.join(", ")})` : ""}`
+  if (parts.length === 0 || !toDo.some(({ seconds }) => seconds !== undefined)) return []
+  return [`what is left takes ${all ? "" : "over "}${parts.join(", ")}`]
 }
 
 export const renderForecast = (name: string, forecast: PlanForecast, now: number): string => {
   const { engine, device, memoryBytes, steps, total, left, parameters, atMost } = forecast
   const upTo = atMost ? "at most, in sum" : "in sum"
+  const timed = steps.some(({ seconds }) => seconds !== undefined)
   return [
     name,
     `${engine.name} ${engine.precision} on ${device}, ${bytes(memoryBytes)} of memory`,
@@ -128,9 +158,9 @@ export const renderForecast = (name: string, forecast: PlanForecast, now: number
     table(
       ["", "step", "parameters", "tokens", "operations", "time", "memory", "disk"],
       [
-        ...steps.map(stepRow),
-        sumRow(upTo, total, parameters),
-        ...(steps.some(({ done }) => done) ? [sumRow("not done yet", left, parameters)] : []),
+        ...folded(steps).map(stepRow),
+        sumRow(upTo, total, parameters, timed),
+        ...(steps.some(({ done }) => done) ? [sumRow("not done yet", left, parameters, timed)] : []),
       ],
       aligned,
     ),
@@ -140,40 +170,5 @@ export const renderForecast = (name: string, forecast: PlanForecast, now: number
     ...timeText(forecast, now),
     ...energyText(forecast),
     ...forecast.unknown.map((what) => `not known: ${what}`),
-  ].join("\n")
-}
-
-const pairOf = (
-  { forecast, outcome }: { readonly forecast?: number; readonly outcome?: number },
-  show: (value: number) => string,
-): readonly [string, string] => [
-  forecast === undefined ? "" : show(forecast),
-  outcome === undefined ? "" : show(outcome),
-]
-
-const whole = (value: number): string => bytes(Math.round(value))
-
-/** Forecast and outcome, a line a step that was made; empty where nothing was foretold. */
-export const renderReckoning = ({ steps, seconds }: Reckoning): string => {
-  const rows = steps.map((step) => [
-    step.label,
-    ...pairOf(step.seconds, duration),
-    ...pairOf(step.memoryBytes, whole),
-    ...pairOf(step.diskBytes, whole),
-  ])
-  const off = seconds.forecast > 0 ? (100 * (seconds.outcome - seconds.forecast)) / seconds.forecast : undefined
-  const sum =
-    off === undefined
-      ? []
-      : [
-          `${seconds.steps === 1 ? "1 step was" : `${count(seconds.steps)} steps were`} to take ${duration(seconds.forecast)} and took ${duration(seconds.outcome)}: ${Math.abs(off).toFixed(0)}% ${off < 0 ? "less" : "more"}`,
-        ]
-  return [
-    "forecast and outcome",
-    table(["step", "time", "took", "memory", "held", "disk", "wrote"], rows, [
-      "left",
-      ...Array.from({ length: 6 }, () => "right" as const),
-    ]),
-    ...sum,
   ].join("\n")
 }

@@ -7,8 +7,8 @@ import * as Effect from "effect/Effect"
 import { type Reckoning, reckon } from "../run/Reckoning.ts"
 import * as RunFolder from "../run/RunFolder.ts"
 import { resolveRun } from "../run/Tags.ts"
-import { renderReckoning } from "./ForecastText.ts"
 import { summary } from "./Outcome.ts"
+import { renderReckoning } from "./ReckoningText.ts"
 import { duration, table } from "./Table.ts"
 
 const seconds = (record: RunFolder.RunRecord): string =>

@@ -4,9 +4,10 @@
 import { join, resolve } from "node:path"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
-import { type Asked, inWords } from "../engine/Engines.ts"
+import { type Asked, inWords, settingsOf } from "../engine/Engines.ts"
 import { forecastOf } from "../plan/Forecast.ts"
 import { ordinary } from "../plan/Resources.ts"
+import { requirePlanned } from "../run/Beforehand.ts"
 import { circumstances } from "../run/Circumstances.ts"
 import { codeDigest } from "../run/Code.ts"
 import { withNeeds } from "../run/Fit.ts"
@@ -35,7 +36,7 @@ export const plan = Effect.fn("exp plan")(function* (settings: PlanSettings) {
     runs,
     numerics: engine.numerics,
     machine: thisMachine(),
-    settings: engine.machine,
+    settings: settingsOf(engine),
     rates: yield* ratesOf(runs, {}),
     pathOf: (artifact) => join(runs, "store", artifact),
   })
@@ -44,10 +45,13 @@ export const plan = Effect.fn("exp plan")(function* (settings: PlanSettings) {
   const seen = yield* survey(nodes).pipe(Effect.provide(there))
   const forecast = forecastOn(nodes, seen, here)
   const refuse = refusals(plan.nodes, seen.standing).pipe(Effect.provide(there))
+  const ahead = requirePlanned(plan.nodes, Effect.succeed(seen)).pipe(Effect.provide(there))
   if (!settings.json) {
     yield* Console.log(renderPlan(plan, seen, codeDigest(), forecast, Date.now()))
     if (engine.because !== undefined) yield* Console.log(`computed by ${inWords(engine)}`)
-    return yield* refuse
+    yield* refuse
+    for (const { label, text } of yield* ahead) yield* Console.log(`${label} under ${text}`)
+    return
   }
   const steps = plan.nodes.map(({ id, label, definition, params, inputs, forecast, resources, body }) => ({
     id,
@@ -70,4 +74,5 @@ export const plan = Effect.fn("exp plan")(function* (settings: PlanSettings) {
     }),
   )
   yield* refuse
+  yield* ahead
 })

@@ -1,14 +1,20 @@
 /**
  * A plan as text: one line a step, indented under a fan-out; what is done, what will run, what is not known yet, and what it costs.
  */
-import { components } from "../engine/Memory.ts"
+import { components } from "../engine/Components.ts"
 import { forecastOf } from "../plan/Forecast.ts"
 import type { Node, Plan } from "../plan/Plan.ts"
 import { ordinary } from "../plan/Resources.ts"
 import type { PlanForecast } from "../run/Forecast.ts"
 import { oneByOne, type Standing, type Survey } from "../run/Peek.ts"
-import { energyText, largestTraining, timeText, titleOf, tokensText } from "./ForecastText.ts"
+import { energyText, largestTraining, timeText, tokensText } from "./ForecastText.ts"
 import { bytes, count, duration, operations, table } from "./Table.ts"
+
+/** The experiment with its parameters: what heads a plan and a forecast. */
+export const titleOf = ({ experiment, parameters }: Plan): string => {
+  const given = Object.entries(parameters).map(([name, value]) => `${name}=${value}`)
+  return `${experiment}${given.length > 0 ? `  (${given.join(", ")})` : ""}`
+}
 
 const marks: Record<Standing["_tag"], string> = { Cached: "done", WillRun: "will run", NotKnownYet: "later" }
 
@@ -23,7 +29,7 @@ const facts = (node: Node, seconds: number | undefined): string => {
     diskBytes !== undefined && `${bytes(diskBytes)} on disk`,
     cpus === "all" ? "all cores" : cpus !== ordinary.cpus && `${cpus} cores`,
     memoryBytes > 0 && `${bytes(Math.round(memoryBytes))} of memory`,
-    gpus > 0 && `${gpus} GPUs`,
+    gpus > 0 && `${gpus} ${gpus === 1 ? "GPU" : "GPUs"}`,
   ]
     .filter(Boolean)
     .join(", ")

@@ -196,6 +196,12 @@ export const rerun =
       const nodes = stepsOf(plan)
       if (nodes === undefined)
         return yield* new RerunFailed({ problem: "its plan has no training that rests on steps of `exp` alone" })
+      // it need not be what `exp` wrote: a program can print what it likes
+      const strange = nodes.find(({ definition, params, inputs }) => !definition.accepts?.(params, inputs))
+      if (strange !== undefined)
+        return yield* new RerunFailed({
+          problem: `its plan gives \`${strange.definition.kind}\` what that kind of step does not take`,
+        })
       const emit = (event: RunEvent) => {
         if (event._tag !== "StepProgress") return
         const { done, total, unit } = event.progress

@@ -1,14 +1,12 @@
 /**
  * `exp resume --prove`: interrupted training is the training that was never interrupted, shown on a checkpoint of one's own.
  */
-import { readFileSync } from "node:fs"
 import { join, resolve } from "node:path"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { type Asked, choose, makerOf } from "../engine/Engines.ts"
+import { type Asked, choose, makerIn } from "../engine/Engines.ts"
 import { checkpointName } from "../model/Checkpoint.ts"
-import type { EngineChoice } from "../model/EngineChoice.ts"
 import { locate, type Place, type Proof, prove, runsOf } from "../run/ResumeProof.ts"
 import { services } from "./Project.ts"
 import { table } from "./Table.ts"
@@ -50,15 +48,9 @@ const text = (proof: Proof): string => {
   ].join("\n")
 }
 
-const madeBy = ({ root, artifact, step }: Place): EngineChoice | undefined => {
-  try {
-    const state = readFileSync(join(root, artifact, "checkpoints", checkpointName(step), "state.json"), "utf8")
-    return makerOf(JSON.parse(state).engine)
-  } catch {
-    // the proof itself says what is wrong with it
-    return undefined
-  }
-}
+/** The proof itself says what is wrong with a state that cannot be read. */
+const madeBy = ({ root, artifact, step }: Place) =>
+  makerIn(join(root, artifact, "checkpoints", checkpointName(step), "state.json"))
 
 export const resume = Effect.fn("exp resume")(function* (settings: ResumeSettings) {
   const place = yield* locate(resolve(settings.runs), settings.prove)

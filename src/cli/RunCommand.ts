@@ -5,10 +5,10 @@ import { writeFileSync } from "node:fs"
 import { basename, join, relative, resolve } from "node:path"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import { type Asked, inWords, unavailable } from "../engine/Engines.ts"
+import { type Asked, inWords, settingsOf, unavailable } from "../engine/Engines.ts"
 import type { Node } from "../plan/Plan.ts"
 import { ordinary } from "../plan/Resources.ts"
-import { requireWorld } from "../run/Beforehand.ts"
+import { requirePlanned, requireWorld } from "../run/Beforehand.ts"
 import { circumstances } from "../run/Circumstances.ts"
 import { packageRoot } from "../run/Code.ts"
 import { DeviceLog } from "../run/DeviceLog.ts"
@@ -68,7 +68,7 @@ export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
     runs: resolve(settings.runs),
     numerics: engine.numerics,
     machine,
-    settings: engine.machine,
+    settings: settingsOf(engine),
     rates: {},
     pathOf: (artifact) => join(resolve(settings.runs), "store", artifact),
   })
@@ -78,6 +78,7 @@ export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
   const untold = yield* Effect.gen(function* () {
     yield* requireMachine(nodes, machine, here, seen)
     yield* requireEngine(nodes, unavailable(engine), seen)
+    yield* requirePlanned(nodes, seen)
     return yield* requireWorld(nodes, seen)
   }).pipe(Effect.provide(there))
   const startedAt = new Date()

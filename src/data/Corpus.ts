@@ -63,9 +63,12 @@ export class PartTooSmall extends Schema.TaggedError<PartTooSmall>()("PartTooSma
 }) {
   override get message() {
     const left = `source "${this.source}" has ${this.total} documents, of which ${this.documents} for ${this.part}`
-    return this.part === "train"
-      ? `${left}\n  hint: lower the split's shares or add documents`
-      : `${left}; ${this.minimum} are needed\n  hint: raise \`split.${this.part}\`, lower \`split.minimumDocuments\`, or add documents`
+    if (this.part === "train") return `${left}\n  hint: lower the split's shares or add documents`
+    // documents fall by hash: a share that is enough on average would often be too small
+    const share = Math.ceil((125 * this.minimum) / this.total) / 100
+    const raised = share > 0.3 ? "" : `\`split: { ${this.part}: ${share} }\` is about enough; or `
+    const lowered = this.documents === 0 ? "lower `minimumDocuments`" : `write \`minimumDocuments: ${this.documents}\``
+    return `${left}; ${this.minimum} are needed\n  hint: ${raised}${lowered} in it and measure less surely, or add documents`
   }
 }
 

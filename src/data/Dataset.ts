@@ -18,7 +18,15 @@ import * as Schema from "effect/Schema"
 import type { Markup } from "../model/Dataset.ts"
 import { didYouMean } from "../model/DidYouMean.ts"
 import { openParquet } from "./Parquet.ts"
-import { type Fields, type Format, isSourceError, recordsOf, SourceCorrupt, type SourceError } from "./Source.ts"
+import {
+  type Fields,
+  type Format,
+  formatOf as formatOfSource,
+  isSourceError,
+  recordsOf,
+  SourceCorrupt,
+  type SourceError,
+} from "./Source.ts"
 import { keepSmall } from "./YoungSpace.ts"
 
 /** A file of a data set is not what the experiment says it is. */
@@ -44,16 +52,9 @@ export class DatasetUnwritable extends Schema.TaggedError<DatasetUnwritable>()("
 
 export type ExtractError = SourceError | DatasetUnfit | DatasetUnwritable
 
+/** As of a source, and `.json` for what has an object a line. */
 export const formatOf = (path: string): Format | undefined =>
-  /\.parquet$/.test(path)
-    ? "parquet"
-    : /\.jsonl?$/.test(path)
-      ? "jsonl"
-      : /\.jsonl?\.gz$/.test(path)
-        ? "jsonl.gz"
-        : /\.txt$/.test(path)
-          ? "txt"
-          : undefined
+  formatOfSource(path.replace(/\.json(\.gz)?$/, ".jsonl$1"))?.format
 
 /** How much more may be taken. */
 export interface Room {

@@ -14,6 +14,7 @@ import { readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import { because } from "../model/Because.ts"
 import { type Mix, type Part, type Role, type SourceRows, type TokenDocument, TokensIndex } from "../model/Corpus.ts"
 import { suggestion } from "../model/DidYouMean.ts"
 import type { Progress } from "./BpeTrainer.ts"
@@ -375,7 +376,8 @@ export interface Tokens {
 }
 
 export const readTokensIndex = Effect.fn("data.readTokensIndex")(function* (folder: string) {
-  const unreadable = (cause: unknown) => new TokensUnreadable({ path: folder, problem: problemOf(cause) })
+  const unreadable = (cause: unknown) =>
+    because(new TokensUnreadable({ path: folder, problem: problemOf(cause) }), cause)
   const text = yield* Effect.tryPromise({ try: () => readFile(join(folder, "tokens.json"), "utf8"), catch: unreadable })
   return yield* Schema.decodeUnknownEffect(Schema.fromJsonString(TokensIndex))(text).pipe(Effect.mapError(unreadable))
 })
@@ -429,7 +431,8 @@ const readTable = async (folder: string, index: TokensIndex): Promise<ReadonlyAr
 
 /** Opens a tokens artifact: the index and the table of documents are held, tokens are read from the files when asked for. */
 export const readTokens = Effect.fn("data.readTokens")(function* (folder: string) {
-  const unreadable = (cause: unknown) => new TokensUnreadable({ path: folder, problem: problemOf(cause) })
+  const unreadable = (cause: unknown) =>
+    because(new TokensUnreadable({ path: folder, problem: problemOf(cause) }), cause)
   const index = yield* readTokensIndex(folder)
   const width = index.dtype === "uint16" ? 2 : 4
   const documents = yield* Effect.tryPromise({ try: () => readTable(folder, index), catch: unreadable })

@@ -178,7 +178,7 @@ export type SourceError = typeof SourceError.Type
 export const isSourceError = Schema.is(SourceError)
 
 /** Foreign code throws anything; the readers below throw their own errors, which pass. */
-const sourceErrorOf =
+export const sourceErrorOf =
   (file: string) =>
   (cause: unknown): SourceError =>
     isSourceError(cause)

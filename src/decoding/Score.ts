@@ -220,14 +220,7 @@ export const confirm = (
   const { objective } = holdout
   const own = holdout.rows.find(({ preset }) => preset === winner)
   if (own === undefined) return { confirmed: false, words: `${winner} was not sampled on the holdout prompts` }
-  const show = ({ metrics }: LeaderboardRow) => {
-    const measured = metrics[objective]
-    if (measured === undefined) return `no ${objective}`
-    const { value, ci95 } = measured
-    return `${objective} ${figure(value)}${ci95 === undefined ? "" : ` [${figure(ci95[0])}, ${figure(ci95[1])}]`}`
-  }
-  const onTuning = tuning.rows.find(({ preset }) => preset === winner)!
-  const head = `${winner}, chosen on ${tuning.prompts} tuning prompts (${show(onTuning)}), has ${show(own)} on ${holdout.prompts} holdout prompts`
+  const head = headOf(tuning, holdout)
   if (ruledOut)
     return {
       confirmed: false,
@@ -265,6 +258,64 @@ export const confirm = (
     confirmed: false,
     words: `${head}, ${among}; not confirmed: ${better.map(({ preset }) => preset).join(", ")} ${better.length === 1 ? "is" : "are"} better there beyond chance (${first!.preset} by [${figure(interval[0])}, ${figure(interval[1])}]); the choice stays, because the holdout is not for choosing`,
   }
+}
+
+type Board = Pick<Leaderboard, "objective" | "rows" | "prompts">
+
+const show = (objective: string, { metrics }: LeaderboardRow): string => {
+  const measured = metrics[objective]
+  if (measured === undefined) return `no ${objective}`
+  const { value, ci95 } = measured
+  return `${objective} ${figure(value)}${ci95 === undefined ? "" : ` [${figure(ci95[0])}, ${figure(ci95[1])}]`}`
+}
+
+/** The first half of what is said of the preset chosen on tuning: its figures. */
+const headOf = (tuning: Board, holdout: Board): string => {
+  const [first] = tuning.rows
+  const own = holdout.rows.find(({ preset }) => preset === first!.preset)!
+  return `${first!.preset}, chosen on ${tuning.prompts} tuning prompts (${show(holdout.objective, first!)}), has ${show(holdout.objective, own)} on ${holdout.prompts} holdout prompts`
+}
+
+/**
+ * Whether words are what `confirm` can have said of these leaderboards. Where another preset did better on the holdout, it takes the
+ * real continuations to know whether beyond chance: then either is believed, in the same words.
+ */
+export const isConfirmation = (
+  { confirmed, words }: { readonly confirmed: boolean; readonly words: string },
+  tuning: Board,
+  holdout: Board,
+): boolean => {
+  const [first] = tuning.rows
+  const own = holdout.rows.find(({ preset }) => preset === first?.preset)
+  if (own === undefined) return false
+  const standing = holdout.rows.filter(({ ruled_out }) => !ruled_out)
+  const place = standing.indexOf(own) + 1
+  if (first!.ruled_out || own.ruled_out || place <= 1) {
+    // what is best has no rival before it, so that no draw is looked at
+    const replicates = new Map(standing.map(({ preset }) => [preset, Float64Array.of(0)]))
+    const whole = (board: Board) => ({ ...board, reference: {}, replicates }) as Leaderboard
+    const made = confirm(whole(tuning), whole(holdout))
+    return made.confirmed === confirmed && made.words === words
+  }
+  const head = `${headOf(tuning, holdout)}, number ${place} of ${standing.length}; `
+  if (!words.startsWith(head)) return false
+  const rest = words.slice(head.length)
+  if (confirmed)
+    return (
+      rest === `confirmed: no preset is better beyond chance (paired over prompts, ${ALPHA} after Holm's correction)`
+    )
+  const before = standing.slice(0, place - 1).map(({ preset }) => preset)
+  const [, named, number, rival] =
+    /^not confirmed: (.+) (is|are) better there beyond chance \((\S+) by \[-?[\d.e-]+, -?[\d.e-]+\]\); the choice stays, because the holdout is not for choosing$/.exec(
+      rest,
+    ) ?? []
+  const names = named?.split(", ") ?? []
+  return (
+    names.length > 0 &&
+    names[0] === rival &&
+    names.every((name) => before.includes(name)) &&
+    (names.length === 1) === (number === "is")
+  )
 }
 
 /**

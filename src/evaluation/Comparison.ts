@@ -160,7 +160,7 @@ export const compare = ({
 /** The metric's units of one contender; `undefined` for a figure of the whole set (`distinct_2`), which has no units to draw. */
 const unitsOf = (
   by: MetricName,
-  { scores, samples }: Contender,
+  { scores, samples }: Pick<Contender, "scores" | "samples">,
   sources: ReadonlyArray<SourceRole>,
   weights: Readonly<Record<string, number>>,
 ) => {
@@ -189,6 +189,17 @@ const unitsOf = (
   const units = sampleUnits(ordered, metric)
   const ids = JSON.stringify(ordered.map(({ id }) => id))
   return { statistic: ratioOver(units.stratum), units, ids, name: "prompts" }
+}
+
+/** The words of a comparison, by its figures and what the winner was measured on. */
+export const explained = (
+  { by, candidates }: Pick<Comparison, "candidates"> & { readonly by: MetricName },
+  winner: Pick<Contender, "scores" | "samples">,
+  sources: ReadonlyArray<SourceRole>,
+  weights: Readonly<Record<string, number>>,
+): string => {
+  const found = unitsOf(by, winner, sources, weights)
+  return words(by, direction(by), candidates, found && { count: found.units.stratum.length, name: found.name })
 }
 
 const words = (

@@ -74,9 +74,10 @@ export interface Compute {
     readonly rowsPerStep: number
     /** Steps taken before; absent where only the run will tell. */
     readonly startStep?: number
-    /** Times that the validation part is measured on the way, and a checkpoint is written. */
+    /** Times that the validation part is measured on the way. */
     readonly validations: number
-    readonly checkpoints: number
+    /** Texts drawn with each of them, and tokens of each. */
+    readonly samples: { readonly texts: number; readonly newTokens: number }
   }
   /** Times that all documents of a part are measured. */
   readonly passes?: { readonly validation?: number; readonly holdout?: number }

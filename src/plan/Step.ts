@@ -6,6 +6,7 @@
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { type Any, Many, type Problem, type Ref } from "../model/Artifact.ts"
@@ -23,7 +24,12 @@ export interface Foresight {
   readonly into: string
   readonly input: string
   /** Given the parameters of the step and the folder of the artifact. */
-  readonly check: (params: any, folder: string) => Effect.Effect<void, any, any>
+  readonly check: (params: any, folder: string) => Effect.Effect<unknown, any, any>
+  /**
+   * The same by the plan alone, before there is anything: given the parameters of the step, those of what makes the artifact, and those
+   * of what that takes in. Gives what is possible, in words.
+   */
+  readonly planned?: (params: any, maker: any, given: MadeWith) => Effect.Effect<string | undefined, any, any>
 }
 
 /**
@@ -52,6 +58,8 @@ export interface Definition {
   readonly beforehand?: Beforehand
   /** Bytes it will write, by what its inputs weigh on disk: for kinds whose plan cannot know. */
   readonly writes?: Writes
+  /** Whether a plan that somebody else wrote gives it what it takes: its parameters as they are encoded, and inputs by their names. */
+  readonly accepts?: (params: unknown, inputs: Readonly<Record<string, ReadonlyArray<unknown>>>) => boolean
   readonly run?: Doing
 }
 
@@ -79,8 +87,8 @@ export class OutsideUnknown extends Schema.TaggedError<OutsideUnknown>()("Outsid
 /** Whether the world is only looked at, for a plan: somebody waits, and nothing is lost when it does not answer. */
 export const Looking = Context.Reference<boolean>("exp/plan/Looking", { defaultValue: () => false })
 
-/** Encoded parameters, and bytes on disk of each input. */
-type Writes = (params: any, inputBytes: Readonly<Record<string, number>>) => number
+/** Encoded parameters, and bytes on disk of each input. Undefined where nobody can tell. */
+type Writes = (params: any, inputBytes: Readonly<Record<string, number>>) => number | undefined
 
 type HandleClass<A> = abstract new (...args: Array<any>) => A
 type One = HandleClass<any> | readonly [HandleClass<any>]
@@ -148,7 +156,8 @@ export const make = <const Kind extends string, P extends Schema.Struct.Fields, 
   declaration: Declaration<P, I, Out>,
 ) => {
   const params = Schema.Struct(declaration.params)
-  const encode = Schema.encodeUnknownSync(Schema.toCodecJson(params) as unknown as Schema.Codec<unknown, unknown>)
+  const codec = Schema.toCodecJson(params) as unknown as Schema.Codec<unknown, unknown>
+  const encode = Schema.encodeUnknownSync(codec)
   const names = Object.keys(declaration.inputs)
   const definition: Definition = {
     kind,
@@ -158,6 +167,10 @@ export const make = <const Kind extends string, P extends Schema.Struct.Fields, 
     transparent: declaration.transparent ?? false,
     run: declaration.run,
     resumable: declaration.resumable ?? false,
+    accepts: (params, inputs) =>
+      Object.keys(inputs).every((name) => names.includes(name)) &&
+      names.every((name) => "optional" in declaration.inputs[name]! || (inputs[name]?.length ?? 0) > 0) &&
+      Option.isSome(Schema.decodeUnknownOption(codec)(params, { onExcessProperty: "error" })),
     ...(declaration.outside && { outside: declaration.outside }),
     ...(declaration.foresees && { foresees: declaration.foresees }),
     ...(declaration.beforehand && { beforehand: declaration.beforehand }),
@@ -244,7 +257,7 @@ export const make = <const Kind extends string, P extends Schema.Struct.Fields, 
 }
 
 /** A schema's complaints on one line, each after what it is about: `steps`: expected number. */
-const oneLine = (text: string): string => {
+export const oneLine = (text: string): string => {
   const complaints: Array<string> = []
   for (const line of text.split("\n")) {
     const at = /^\s*at ((?:\[[^\]]*\])+)$/.exec(line)?.[1]

@@ -11,7 +11,7 @@ import { pacesOf } from "./Paces.ts"
 import type { Rates } from "./Rates.ts"
 
 /** Where an engine trains here. The in-process engine, and PyTorch without a GPU, share the machine's memory. */
-export const roomFor = Effect.fnUntraced(function* (
+const roomFor = Effect.fnUntraced(function* (
   numerics: Pick<Numerics, "name">,
   machine: Pick<Capacity, "memoryBytes" | "gpus">,
   settings: MachineSettings = {},
@@ -19,7 +19,7 @@ export const roomFor = Effect.fnUntraced(function* (
   const host: Room = { device: "host", hostBytes: machine.memoryBytes }
   const wanted = settings.device ?? "auto"
   if (numerics.name !== "torch" || machine.gpus === 0 || wanted === "cpu" || wanted === "mps") return { room: host }
-  const { gpusHere } = yield* Effect.promise(() => import("./Gpu.ts"))
+  const { gpusHere } = yield* Effect.promise(() => import("../engine/Gpu.ts"))
   const [first] = yield* gpusHere
   return first === undefined
     ? { room: host }

@@ -7,6 +7,7 @@
  * | `at`, `step`                     | when, and which step of the plan                                                   |
  * | `tokensPerSecond`, `mfu`         | of a training; the share of the peak that was measured here, where one was        |
  * | `memoryBytes`, `peakMemoryBytes` | held now and at most so far: by this process, or what the engine says of its own   |
+ * | `peakReservedBytes`              | on a GPU, taken by the engine's allocator at most, with its gaps                   |
  * | `utilisation`                    | share of the cores' time, or of the GPU's                                          |
  * | `watts`, `celsius`               | where the machine or the engine can tell                                           |
  *
@@ -19,7 +20,7 @@ import type { DeviceReading } from "../engine/Telemetry.ts"
 import { energyMeter } from "./Power.ts"
 import type { RunEvent } from "./Reporter.ts"
 
-export const DEVICE_LOG = "device.jsonl"
+const DEVICE_LOG = "device.jsonl"
 const MILLISECONDS = 1000
 
 /** What utilisation is reckoned by: operations of a token, and of the device in a second. */

@@ -30,8 +30,37 @@ export const within = (
     return { artifact, part: absolute, identity: digest({ of: identity, part: absolute }) }
   })
 
+/** The step of the plan that a copy in a fan-out (`pack-…[2]`) is a copy of; any other is itself. */
+export const withoutCopy = (id: string): string => id.replaceAll(/\[\d+\]/g, "")
+
 export const withBodies = (nodes: ReadonlyArray<Node>): ReadonlyArray<Node> =>
   nodes.flatMap((node) => [node, ...withBodies(node.body?.nodes ?? [])])
+
+/** Which steps make what references mean: an item is made where its fan-out's are, what comes out of a fan-out in its body. */
+export const producersOf = (
+  nodes: ReadonlyArray<Node>,
+  copies: ReadonlyMap<string, ReadonlyArray<Node>> = new Map(),
+) => {
+  const byId = new Map<string, Node>()
+  const items = new Map<string, ReadonlyArray<Ref>>()
+  const add = (all: ReadonlyArray<Node>): void => {
+    for (const node of all) {
+      byId.set(node.id, node)
+      if (node.body === undefined) continue
+      items.set(node.body.item, node.inputs["of"] ?? [])
+      add(node.body.nodes)
+      add(copies.get(node.id) ?? [])
+    }
+  }
+  add(nodes)
+  const producers = (refs: ReadonlyArray<Ref>): ReadonlyArray<Node> =>
+    refs.flatMap((ref) => {
+      if (ref._tag === "Item") return producers(items.get(ref.of) ?? items.get(withoutCopy(ref.of)) ?? [])
+      const node = byId.get(ref.step) ?? byId.get(withoutCopy(ref.step))
+      return node === undefined ? [] : node.body === undefined ? [node] : producers(node.body.yields)
+    })
+  return producers
+}
 
 /** A copy of a node of a body, and of the bodies in it, under names of its own. */
 const copyOf = (node: Node, suffix: string, swap: (ref: Ref) => Ref): Node => ({

@@ -3,7 +3,8 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { remedyFor, totalOf, trainingMemory } from "../engine/Memory.ts"
+import { totalOf } from "../engine/Components.ts"
+import { remedyFor, trainingMemory } from "../engine/Memory.ts"
 import type { Node } from "../plan/Plan.ts"
 import { ordinary } from "../plan/Resources.ts"
 import { withBodies, withoutCopy } from "./FanOut.ts"

@@ -10,13 +10,15 @@ import { existsSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
+import { totalOf } from "../engine/Components.ts"
 import type { Numerics } from "../engine/Engine.ts"
-import { type MemoryQuestion, type Room, remedyFor, totalOf, trainingMemory } from "../engine/Memory.ts"
+import { type MemoryQuestion, type Room, remedyFor, trainingMemory } from "../engine/Memory.ts"
 import type { MachineSettings } from "../engine/torch/Settings.ts"
 import { checkpointBytes } from "../model/Architecture.ts"
-import type { Ref } from "../model/Artifact.ts"
+import { RESUME_SECONDS } from "../model/Checkpoint.ts"
 import type { Node } from "../plan/Plan.ts"
 import { type Calibration, type Pace, paceOf } from "./Calibration.ts"
+import { producersOf } from "./FanOut.ts"
 import type { Paces } from "./Paces.ts"
 import type { Survey } from "./Peek.ts"
 import type { Rates } from "./Rates.ts"
@@ -177,9 +179,9 @@ const fromInventory = (path: string, vocabulary: number): Texts | undefined => {
 
 /** By the size of the files that will be read, where the plan can see them, and by the bounds of data sets to be brought. */
 const fromFiles = (corpus: Node, vocabulary: number, dataSets: ReadonlyArray<Node>): Texts | undefined => {
-  const brought = dataSets.map(({ definition, params }) => definition.writes?.(params, {}) ?? 0)
+  const brought = dataSets.map(({ definition, params }) => definition.writes?.(params, {}))
   // one without a bound may be of any size
-  if (brought.includes(0)) return undefined
+  if (!brought.every((bytes) => bytes !== undefined)) return undefined
   const texts = brought.reduce((sum, bytes) => sum + bytes, 0)
   const bytes = TEXT_SHARE * (corpus.definition.writes?.(corpus.params, { texts }) ?? 0)
   const { train, evaluate, split } = corpus.params as {
@@ -217,30 +219,13 @@ const counted = (
 
 /** Finds the nearest step of a kind among those that a step is made from. */
 const upstream = (nodes: ReadonlyArray<Node>, copies: Survey["copies"]) => {
-  const byId = new Map<string, Node>()
-  const items = new Map<string, ReadonlyArray<Ref>>()
-  const add = (all: ReadonlyArray<Node>): void => {
-    for (const node of all) {
-      byId.set(node.id, node)
-      if (node.body === undefined) continue
-      items.set(node.body.item, node.inputs["of"] ?? [])
-      add(node.body.nodes)
-      add(copies.get(node.id) ?? [])
-    }
-  }
-  add(nodes)
-  const producers = (ref: Ref): ReadonlyArray<Node> => {
-    if (ref._tag === "Item")
-      return (items.get(ref.of) ?? items.get(ref.of.replace(/\[.*/, "")) ?? []).flatMap(producers)
-    const node = byId.get(ref.step) ?? byId.get(ref.step.replaceAll(/\[\d+\]/g, ""))
-    return node === undefined ? [] : node.body === undefined ? [node] : node.body.yields.flatMap(producers)
-  }
+  const producers = producersOf(nodes, copies)
   const found = new Map<string, Node | undefined>()
   const of = (node: Node, kind: string): Node | undefined => {
     const asked = `${kind} ${node.id}`
     if (found.has(asked)) return found.get(asked)
     found.set(asked, undefined)
-    const parents = Object.values(node.inputs).flat().flatMap(producers)
+    const parents = producers(Object.values(node.inputs).flat())
     const answer =
       parents.find(({ definition }) => definition.kind === kind) ??
       parents.reduce<Node | undefined>((answer, parent) => answer ?? of(parent, kind), undefined)
@@ -285,10 +270,6 @@ const textsFor = (nodes: ReadonlyArray<Node>, seen: Survey, circumstances: Circu
   }
 }
 
-/** Greedy continuations that a validation during training adds, and how long they are. */
-const SAMPLES = { texts: 4, tokens: 32 }
-const RESUME_SECONDS = 120
-
 interface Duration {
   readonly seconds: number
   /** What is not in it. */
@@ -297,9 +278,9 @@ interface Duration {
 
 const trainingSeconds = (node: Node, pace: Pace, texts: Texts | undefined): number => {
   const { optimizerSteps = 0, diskBytes = 0, compute } = node.forecast
-  const { rowsPerStep, validations } = compute!.training!
+  const { rowsPerStep, validations, samples } = compute!.training!
   const steps = optimizerSteps * (pace.perStep + pace.perRow * rowsPerStep)
-  const drawn = (SAMPLES.texts * SAMPLES.tokens) / pace.drawnTokensPerSecond
+  const drawn = (samples.texts * samples.newTokens) / pace.drawnTokensPerSecond
   const measured = (texts?.trainedValidation ?? 0) / pace.measuredTokensPerSecond
   const resumed = (steps / RESUME_SECONDS) * checkpointBytes(compute!.architecture, true)
   return steps + validations * (measured + drawn) + (diskBytes + resumed) / pace.writtenBytesPerSecond
@@ -312,7 +293,7 @@ const amountOf = ({ definition }: Node, texts: Texts | undefined): number | unde
   READING.has(definition.kind) ? texts?.bytes : 1
 
 /** What the engine is asked for, in seconds; undefined where nobody knows its pace. */
-export const engineSeconds = (node: Node, pace: Pace | undefined, texts: Texts | undefined): number | undefined => {
+const engineSeconds = (node: Node, pace: Pace | undefined, texts: Texts | undefined): number | undefined => {
   const { compute } = node.forecast
   if (compute === undefined) return 0
   if (pace === undefined) return undefined
@@ -378,13 +359,34 @@ const memoryOf = (node: Node, circumstances: Circumstances): Pick<StepForecast, 
   }
 }
 
+/** Bytes that steps leave, by id: as they say, or from what their inputs weigh. What rests on texts of unknown size is not in it. */
+const bytesLeft = (nodes: ReadonlyArray<Node>): ReadonlyMap<string, number> => {
+  const left = new Map<string, number>()
+  const unknown = new Set<string>()
+  for (const { id, definition, params, inputs, forecast } of nodes) {
+    const given = Object.entries(inputs).map(
+      ([name, refs]) => [name, refs.flatMap((ref) => ("step" in ref ? [ref.step] : []))] as const,
+    )
+    const weigh = (ids: ReadonlyArray<string>): number => ids.reduce((sum, one) => sum + (left.get(one) ?? 0), 0)
+    const bytes = definition.writes
+      ? given.some(([, ids]) => ids.some((one) => unknown.has(one)))
+        ? undefined
+        : definition.writes(params, Object.fromEntries(given.map(([name, ids]) => [name, weigh(ids)])))
+      : forecast.diskBytes
+    if (bytes) left.set(id, bytes)
+    else if (definition.writes) unknown.add(id)
+  }
+  return left
+}
+
 const stepOf = (
   { node, times }: { readonly node: Node; readonly times: number },
   seen: Survey,
   texts: Texts | undefined,
+  diskBytes: number | undefined,
   circumstances: Circumstances,
 ): StepForecast => {
-  const { parameters, optimizerSteps, tokens, flops, diskBytes, compute } = node.forecast
+  const { parameters, optimizerSteps, tokens, flops, compute } = node.forecast
   const pace = compute && paceOf(circumstances.calibrations, compute.architecture)
   const took = durationOf(node, pace, texts, circumstances.paces)
   const training = compute?.training
@@ -445,6 +447,9 @@ const listed = (labels: ReadonlyArray<string>): string => {
   return kinds.length <= 4 ? kinds.join(", ") : `${kinds.slice(0, 3).join(", ")} and ${kinds.length - 3} more`
 }
 
+/** What they write is as large as their texts. */
+const OF_TEXTS: ReadonlySet<string> = new Set(["dataset", "corpus", "pack"])
+
 const unknownOf = (
   steps: ReadonlyArray<StepForecast>,
   watts: number | undefined,
@@ -454,10 +459,12 @@ const unknownOf = (
   const kindsOf = (some: (step: StepForecast) => boolean): string => listed(steps.filter(some).map(({ kind }) => kind))
   const noTime = kindsOf((step) => step.seconds === undefined && (calibrated || step.memory === undefined))
   const partly = kindsOf((step) => step.partly !== undefined)
+  const noDisk = kindsOf((step) => step.diskBytes === undefined && !step.done && OF_TEXTS.has(step.kind))
   return [
     ...(calibrated ? [] : ["time of the engine: it was not measured here, `exp forecast FILE --calibrate` does"]),
     ...(noTime === "" ? [] : [`time of ${noTime}: no run here was timed yet`]),
     ...(partly === "" ? [] : [`what ${partly} do beside the engine: no run here was timed yet`]),
+    ...(noDisk === "" ? [] : [`disk of ${noDisk}: it depends on the texts`]),
     ...(watts === undefined ? ["energy: no watts are measured or given (`--watts`)"] : []),
     ...(rates.pricePerKwh === undefined && rates.pricePerHour === undefined
       ? ["cost: no price is given (`--price-per-kwh`, `--price-per-hour`)"]
@@ -472,7 +479,8 @@ export const forecastOn = (nodes: ReadonlyArray<Node>, seen: Survey, circumstanc
   const { numerics, device, room, calibrations, rates } = circumstances
   const textsOf = textsFor(nodes, seen, circumstances)
   const all = counted(nodes, seen.copies)
-  const steps = all.map((one) => stepOf(one, seen, textsOf(one.node), circumstances))
+  const left = bytesLeft(all.map(({ node }) => node))
+  const steps = all.map((one) => stepOf(one, seen, textsOf(one.node), left.get(one.node.id), circumstances))
   const trainings = all.filter(({ node }) => node.forecast.compute !== undefined)
   const paces = trainings.flatMap(({ node }) => paceOf(calibrations, node.forecast.compute!.architecture) ?? [])
   const oldest = paces.toSorted((a, b) => a.calibration.measuredAt.localeCompare(b.calibration.measuredAt))[0]

@@ -2,10 +2,9 @@
  * Refusals that can be told of before their step runs: which artifact of a plan each of them looks at (`Foresight` in `plan/Step.ts`).
  */
 import * as Effect from "effect/Effect"
-import type { Ref } from "../model/Artifact.ts"
 import type { Node } from "../plan/Plan.ts"
 import { Store } from "../store/Store.ts"
-import { withBodies } from "./FanOut.ts"
+import { producersOf, withBodies, withoutCopy } from "./FanOut.ts"
 import type { Standing } from "./Peek.ts"
 
 export interface Ahead {
@@ -14,17 +13,10 @@ export interface Ahead {
   readonly check: (folder: string) => Effect.Effect<void, any, any>
 }
 
-/** By the step that makes it, who wants to look at an artifact. A copy in a fan-out (`pack-…[2]`) counts as what it is a copy of. */
+/** By the step that makes it, who wants to look at an artifact. A copy in a fan-out counts as what it is a copy of. */
 export const foreseen = (nodes: ReadonlyArray<Node>) => {
   const all = withBodies(nodes)
-  const byId = new Map(all.map((node) => [node.id, node]))
-  const items = new Map(
-    all.flatMap(({ body, inputs }) => (body === undefined ? [] : [[body.item, inputs["of"] ?? []]])),
-  )
-  const producers = (refs: ReadonlyArray<Ref>): ReadonlyArray<Node> =>
-    refs.flatMap((ref) =>
-      ref._tag === "Item" ? producers(items.get(ref.of) ?? []) : (byId.get(ref.step) ?? ([] as ReadonlyArray<Node>)),
-    )
+  const producers = producersOf(nodes)
   const byMaker = new Map<string, Array<Ahead>>()
   for (const later of all) {
     const { foresees } = later.definition
@@ -39,11 +31,11 @@ export const foreseen = (nodes: ReadonlyArray<Node>) => {
           byMaker.set(maker.id, ahead)
           ahead.push({ later, check: (folder) => foresees.check(later.params, folder) })
         }
-      producers([...Object.values(node.inputs).flat(), ...(node.body?.yields ?? [])]).forEach(visit)
+      producers(Object.values(node.inputs).flat()).forEach(visit)
     }
     visit(later)
   }
-  return { after: (id: string): ReadonlyArray<Ahead> => byMaker.get(id.replaceAll(/\[\d+\]/g, "")) ?? [] }
+  return { after: (id: string): ReadonlyArray<Ahead> => byMaker.get(withoutCopy(id)) ?? [] }
 }
 
 /** Fails with the first refusal that what the store has already can tell of. */

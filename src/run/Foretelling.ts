@@ -5,16 +5,19 @@ import type { Node } from "../plan/Plan.ts"
 import { paceOf } from "./Calibration.ts"
 import type { Peak } from "./DeviceLog.ts"
 import { withBodies, withoutCopy } from "./FanOut.ts"
-import { besides, type Circumstances, forecastOn } from "./Forecast.ts"
+import { besides, type Circumstances, forecastOn, type StepForecast } from "./Forecast.ts"
 import { learn } from "./Paces.ts"
 import { type Seen, survey } from "./Peek.ts"
 import type { Foretold } from "./Reporter.ts"
 
-/** A plan of so many steps is orchestration: asking what it will take would cost more than it tells. */
-const LARGE_PLAN = 1000
-
 const computes = (nodes: ReadonlyArray<Node>): boolean =>
-  nodes.length < LARGE_PLAN && withBodies(nodes).some(({ forecast }) => forecast.compute !== undefined)
+  withBodies(nodes).some(({ forecast }) => forecast.compute !== undefined)
+
+type StepMemory = NonNullable<StepForecast["memory"]>
+
+/** As it will be measured: on a host the whole process, on a GPU what PyTorch's allocator gives out, without CUDA's own. */
+const measurable = ({ parts, bytes }: StepMemory, { room }: Circumstances): number =>
+  room.device === "gpu" ? bytes - parts.runtime : bytes
 
 /** What of the forecast is set against the outcome when the run is over; undefined where nothing is computed. */
 export const foretell = Effect.fnUntraced(function* (
@@ -28,7 +31,7 @@ export const foretell = Effect.fnUntraced(function* (
     ({ step, seconds, memory, diskBytes }): Foretold => ({
       step,
       ...(seconds !== undefined && { seconds }),
-      ...(memory && { memoryBytes: memory.bytes }),
+      ...(memory && { memoryBytes: measurable(memory, here) }),
       ...(diskBytes !== undefined && { diskBytes }),
     }),
   )

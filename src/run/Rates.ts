@@ -7,6 +7,7 @@ import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import { oneLine } from "../plan/Step.ts"
 
 const Amount = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
 
@@ -43,5 +44,5 @@ export const ratesOf = (runs: string, given: Rates): Effect.Effect<Rates, RatesU
     const read = decode(readFileSync(path, "utf8"))
     return Result.isSuccess(read)
       ? Effect.succeed({ ...read.success, ...given })
-      : new RatesUnreadable({ path, problem: read.failure.message.replaceAll(/\s*\n\s*/g, " ") })
+      : new RatesUnreadable({ path, problem: oneLine(read.failure.message) })
   })

@@ -5,6 +5,7 @@
 import { join } from "node:path"
 import * as Schema from "effect/Schema"
 import { read } from "../store/Journal.ts"
+import { withoutCopy } from "./FanOut.ts"
 import type { Foretold } from "./Reporter.ts"
 
 const Pair = Schema.Struct({
@@ -51,7 +52,7 @@ export const reckon = (folder: string): Reckoning | undefined => {
     .filter(({ _tag }) => _tag === "StepFinished")
     .map(({ step, label, seconds, bytes, peakMemoryBytes }): StepReckoning => {
       // a copy in a fan-out was foretold as what it is a copy of
-      const was = byStep.get(step!) ?? byStep.get(step!.replaceAll(/\[\d+\]/g, ""))
+      const was = byStep.get(step!) ?? byStep.get(withoutCopy(step!))
       return {
         step: step!,
         label: label!,

@@ -17,13 +17,14 @@ import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
 import { letGrow } from "../data/YoungSpace.ts"
 import { Engine } from "../engine/Engine.ts"
+import { Headway, type Reached } from "../engine/Headway.ts"
 import { Remarks } from "../engine/Remarks.ts"
 import { Telemetry } from "../engine/Telemetry.ts"
 import type { Ref } from "../model/Artifact.ts"
 import type { Node } from "../plan/Plan.ts"
 import { ordinary } from "../plan/Resources.ts"
 import type { MadeWith, Outside } from "../plan/Step.ts"
-import type { Input, Lineage, Outcome, RunFacts, Work } from "../plan/Work.ts"
+import type { Input, Lineage, Outcome, Progress, RunFacts, Work } from "../plan/Work.ts"
 import { Room } from "../store/Disk.ts"
 import type { InputRecord, Manifest } from "../store/Manifest.ts"
 import { type ArtifactDamaged, Store, type StoreFailed } from "../store/Store.ts"
@@ -226,6 +227,8 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
       const named = { step: node.id, label: node.label, artifact: keyed.artifact }
       const resources = node.resources ?? ordinary
       const emitNote = (text: string) => reporter.emit({ _tag: "StepNote", step: node.id, label: node.label, text })
+      const emitProgress = (progress: Progress) =>
+        reporter.emit({ _tag: "StepProgress", step: node.id, label: node.label, progress })
       const damaged = (problem: string) => emitNote(`was damaged (${problem}): made anew`)
       const produce = Effect.gen(function* () {
         if (definition.computes) letGrow()
@@ -250,6 +253,7 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
             onWait: () => emitNote("another process is making it: waiting"),
           },
           ({ out, scratch }) => {
+            let own: Progress | undefined
             const work: Work = {
               label: node.label,
               key: keyed.key,
@@ -259,8 +263,10 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
               inputs: given,
               out,
               scratch,
-              progress: (progress) =>
-                reporter.emit({ _tag: "StepProgress", step: node.id, label: node.label, progress }),
+              progress: (progress) => {
+                own = progress
+                emitProgress(progress)
+              },
               note: emitNote,
               lineage: lineageOf,
               kin: kinOf(definition.kind, keyed.identity),
@@ -273,6 +279,7 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
                 reporter.emit({ _tag: "StepDevice", step: node.id, label: node.label, reading }),
               ),
               Effect.provideService(Remarks, emitNote),
+              Effect.provideService(Headway, (reached) => emitProgress(together(own, reached))),
             )
             return Effect.map(
               room.within({ folders: [out, scratch], bytes: bytesToWrite(node, given) }, doing),
@@ -380,12 +387,11 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
         (sum, { path, bytes }) => (part === undefined || path.startsWith(`${partFolder(part)}/`) ? sum + bytes : sum),
         0,
       )
-    return writes(
-      node.params,
-      Object.fromEntries(
-        Object.entries(given).map(([name, inputs]) => [name, inputs.reduce((sum, input) => sum + weigh(input), 0)]),
-      ),
-    )
+    const weights = Object.entries(given).map(([name, inputs]) => [
+      name,
+      inputs.reduce((sum, input) => sum + weigh(input), 0),
+    ])
+    return writes(node.params, Object.fromEntries(weights)) ?? 0
   }
 
   /**
@@ -426,6 +432,10 @@ export const runPlan = Effect.fn("runPlan")(function* (nodes: ReadonlyArray<Node
   yield* store.settle
   return [...results.values()] as ReadonlyArray<StepResult>
 })
+
+/** How far a step is: by its own count, of which one request to the engine is a detail; by the engine's where it has none. */
+const together = (own: Progress | undefined, { done, total, unit }: Reached): Progress =>
+  own === undefined ? { done, total, unit } : { ...own, detail: `${done}/${total} ${unit}` }
 
 const outsideOf = (outside: Outside, params: unknown, given: MadeWith) =>
   outside(params, given) as Effect.Effect<unknown, unknown, Services>

@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { architectureOf, Model, Scored } from "../model/Artifact.ts"
 import { DecodingPreset, standardPresets } from "../model/Decoding.ts"
+import { probesOf } from "../model/Probe.ts"
 import * as Step from "../plan/Step.ts"
 
 const balanced = standardPresets.find(({ name }) => name === "balanced")!
@@ -45,7 +46,7 @@ export const benchmark = Step.make("benchmark", {
       const { generateSamples, promptsFor } = yield* Effect.promise(() => import("./Sampling.ts"))
       const { summariseLosses } = yield* Effect.promise(() => import("../evaluation/Losses.ts"))
       const { summariseBehaviour } = yield* Effect.promise(() => import("../evaluation/Behaviour.ts"))
-      const { probeReport, probeRequest, probesOf } = yield* Effect.promise(() => import("../evaluation/Probe.ts"))
+      const { probeReport, probeRequest } = yield* Effect.promise(() => import("../evaluation/Probe.ts"))
       const { prompts, preset, maxNewTokens, seed } = work.params as unknown as BenchmarkParams
       const engine = yield* Engine
       const of = yield* behind(work, work.inputs["model"]![0]!)

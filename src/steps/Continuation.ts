@@ -8,7 +8,7 @@ import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as Safetensors from "../engine/Safetensors.ts"
-import { Pretrained, PretrainedUnfit } from "../hub/Published.ts"
+import { Pretrained, PretrainedUnfit } from "../hub/Pretrained.ts"
 import { type Architecture, tensors } from "../model/Architecture.ts"
 import { type CheckpointState, checkpointName } from "../model/Checkpoint.ts"
 import { canonicalJson } from "../model/Digest.ts"
@@ -42,12 +42,8 @@ export const writeStart = Effect.fn("writeStart")(function* (folder: string, pre
     Effect.sync(() => new Weights(join(pretrained, "model.safetensors"))),
     (weights) =>
       Effect.gen(function* () {
-        const taken = wanted.map(({ name, shape }) => {
-          const matrix = weights.matrix(name, name, { _tag: "Rows" })
-          const columns = shape.length > 1 ? shape.at(-1)! : 1
-          // of positions, no row beyond what is wanted is asked for
-          return { name, shape, fill: (first: number, to: Float32Array) => matrix.read(first / columns, to) }
-        })
+        // of positions, no row beyond what is wanted is asked for
+        const taken = wanted.map(({ name, shape }) => ({ ...weights.streamed(name, name), shape }))
         const moments = wanted.flatMap(({ name, shape }) =>
           ["exp_avg", "exp_avg_sq"].map((moment) => ({
             name: `${name}.${moment}`,

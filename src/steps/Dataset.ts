@@ -10,7 +10,10 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { Dataset } from "../model/Artifact.ts"
+import { byCodeUnit } from "../model/ByCodeUnit.ts"
+import { SourceName } from "../model/Corpus.ts"
 import { Markup } from "../model/Dataset.ts"
+import { Repository } from "../model/Repository.ts"
 import * as Plan from "../plan/Plan.ts"
 import * as Step from "../plan/Step.ts"
 
@@ -20,15 +23,9 @@ const Positive = Schema.Finite.check(Schema.isGreaterThan(0))
 const Word = Schema.String.check(Schema.isPattern(/\S/))
 
 const params = {
-  /** What the corpus calls it: it becomes a file name. */
-  source: Schema.String.check(
-    Schema.isMaxLength(60),
-    Schema.isPattern(/^[\p{L}\p{N}_][\p{L}\p{N}_.-]*$/u, { message: "expected letters, digits, `_`, `-` and `.`" }),
-  ),
-  /** `org/name`. */
-  repository: Schema.String.check(
-    Schema.isPattern(/^[A-Za-z0-9][A-Za-z0-9._-]*\/[A-Za-z0-9][A-Za-z0-9._-]*$/, { message: "expected org/name" }),
-  ),
+  /** What the corpus calls it. */
+  source: SourceName,
+  repository: Repository,
   /** A commit of 40 hex digits, a branch or a tag. */
   revision: Word,
   /** Paths in the repository: `*` and `?` stand for what is within a name, `**` for folders. Taken in the order of the paths. */
@@ -78,7 +75,6 @@ const commitOf = ({ repository, revision }: DatasetParams) =>
       endpoint: undefined,
       say: () => {},
       patience,
-      mostFiles: 0,
     })
     const asked = hub.commitOf(revision).pipe(Effect.catchTag("HubUnreachable", ({ problem }) => unseen(problem)))
     return yield* looking
@@ -96,13 +92,12 @@ const step = Step.make("dataset", {
   output: (ref, { source, language }) => new Dataset(ref, { source, language }),
   label: ({ source }) => `dataset ${source}`,
   resumable: true,
-  // ids and quotation marks beside the text
-  writes: ({ most }: DatasetParams) =>
-    1.1 *
-    Math.min(
-      most?.megabytes === undefined ? Number.POSITIVE_INFINITY : most.megabytes * 1e6,
-      most === undefined ? 0 : (most.documents ?? Number.POSITIVE_INFINITY) * DOCUMENT_BYTES,
-    ),
+  writes: ({ most }: DatasetParams) => {
+    const { megabytes = Number.POSITIVE_INFINITY, documents = Number.POSITIVE_INFINITY } = most ?? {}
+    const text = Math.min(megabytes * 1e6, documents * DOCUMENT_BYTES)
+    // ids and quotation marks beside the text
+    return text === Number.POSITIVE_INFINITY ? undefined : 1.1 * text
+  },
   outside: (params: DatasetParams) =>
     COMMIT.test(params.revision)
       ? Effect.succeed(undefined)
@@ -142,7 +137,7 @@ const sourcesOf = Effect.fnUntraced(function* ({
 }: {
   readonly sources: { readonly [source: string]: Source }
 }) {
-  const named = Object.entries(sources ?? {}).sort(([a], [b]) => (a < b ? -1 : 1))
+  const named = Object.entries(sources ?? {}).sort(([a], [b]) => byCodeUnit(a, b))
   if (named.length === 0)
     return yield* new Plan.PlanError({
       step: "dataset",

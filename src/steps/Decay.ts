@@ -10,6 +10,7 @@ import { checkpointBytes, parameterCount, trainingBytes, trainingFlopsPerToken }
 import { architectureOf, keptSteps, StableCheckpoint, Tail } from "../model/Artifact.ts"
 import { CheckpointState } from "../model/Checkpoint.ts"
 import { DecayShape } from "../model/LrSchedule.ts"
+import { probesOf, SAMPLE_TOKENS } from "../model/Probe.ts"
 import * as Step from "../plan/Step.ts"
 
 const Positive = Schema.Int.check(Schema.isGreaterThan(0))
@@ -54,7 +55,7 @@ export const decay = Step.make("decay", {
           rowsPerStep,
           ...(from.step !== undefined && { startStep: from.step }),
           validations: Math.ceil(steps / validateEvery),
-          checkpoints: kept,
+          samples: { texts: probesOf(from.known.languages).length, newTokens: SAMPLE_TOKENS },
         },
       },
       diskBytes: kept * checkpointBytes(architecture, false),

@@ -13,6 +13,7 @@ import { parameterCount } from "../model/Architecture.ts"
 import { CheckpointState } from "../model/Checkpoint.ts"
 import type { Part, TokensIndex } from "../model/Corpus.ts"
 import type { ModelIdentity } from "../model/Report.ts"
+import { oneLine } from "../plan/Step.ts"
 import type { Input, Work } from "../plan/Work.ts"
 
 export const sourceRoles = (index: TokensIndex): ReadonlyArray<SourceRole> =>
@@ -31,7 +32,7 @@ const decodeState = Schema.decodeUnknownEffect(Schema.fromJsonString(CheckpointS
 /** What a checkpoint says of itself. */
 export const readState = Effect.fnUntraced(function* (checkpoint: string) {
   const unreadable = (cause: unknown) => {
-    const words = cause instanceof Error ? cause.message.replaceAll(/\s*\n\s*/g, " ") : String(cause)
+    const words = cause instanceof Error ? oneLine(cause.message) : String(cause)
     return new CheckpointUnreadable({ path: checkpoint, problem: `state.json: ${words}` })
   }
   const text = yield* Effect.try({

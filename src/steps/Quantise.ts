@@ -9,7 +9,7 @@
  * What is measured is the quantised weights in exact arithmetic. llama.cpp rounds activations to 8 bits too where weights are
  * quantised, which costs a little more on some processors.
  */
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
+import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
@@ -18,7 +18,7 @@ import { architectureOf, Decoding, Quantised, Scored } from "../model/Artifact.t
 import { SourceInventory, type TokenDocument } from "../model/Corpus.ts"
 import { type FileType, fileTypes, isWeighed } from "../model/GgufType.ts"
 import { licenseProblem } from "../model/License.ts"
-import { DecodingSummary, PickRule, PromptSets, type Quantisation, type QuantisationLoss } from "../model/Report.ts"
+import { DecodingSummary, PickRule, PromptSets, type Quantisation } from "../model/Report.ts"
 import * as Step from "../plan/Step.ts"
 import type { Importance } from "../release/gguf/Importance.ts"
 import type { Behind } from "./Measuring.ts"
@@ -70,16 +70,14 @@ export const quantise = Step.make("quantise", {
   run: (work) =>
     Effect.gen(function* () {
       const { Activations } = yield* Effect.promise(() => import("../engine/Activations.ts"))
-      const { summariseDivergence } = yield* Effect.promise(() => import("../evaluation/Divergence.ts"))
       const { modelConfig, plain } = yield* Effect.promise(() => import("../release/Export.ts"))
       const { readJson } = yield* Effect.promise(() => import("../release/Folder.ts"))
-      const { llamaCommand, modelfile, provenanceKeys } = yield* Effect.promise(
-        () => import("../release/gguf/About.ts"),
-      )
+      const { aboutOf, llamaCommand, modelfile } = yield* Effect.promise(() => import("../release/gguf/About.ts"))
       const { ENCODING } = yield* Effect.promise(() => import("../release/gguf/BlockTypes.ts"))
       const { compare } = yield* Effect.promise(() => import("../release/gguf/Compare.ts"))
       const { attempt, NO_ROOM } = yield* Effect.promise(() => import("../release/gguf/Gguf.ts"))
       const { readImportance, writeSums } = yield* Effect.promise(() => import("../release/gguf/ImportanceFile.ts"))
+      const { lossesOf, unpack, windowsOf } = yield* Effect.promise(() => import("../release/gguf/Measure.ts"))
       const { pickFile } = yield* Effect.promise(() => import("../release/gguf/Pick.ts"))
       const { convert } = yield* Effect.promise(() => import("../release/gguf/Writer.ts"))
       const { shapeOf } = yield* Effect.promise(() => import("../release/gguf/Shape.ts"))
@@ -143,35 +141,33 @@ export const quantise = Step.make("quantise", {
             config,
             tokenizer: tokenizerJson,
             ids: index,
-            about: {
+            about: aboutOf({
               name: params.name,
               license: params.license,
               languages: index.languages,
-              sources: inventory.sources
-                .filter(({ role }) => role === "train")
-                .map(({ source, licenses }) => ({ source, licenses: Object.keys(licenses).toSorted() })),
+              inventory,
               preset: recommended,
-              provenance: provenanceKeys({
-                ...identity,
-                preset: recommended.name,
-                modelIdentity: of.model.identity,
-                decodingIdentity: sweep.identity,
-                tokenizer,
-                state,
-              }),
-            },
+              model: identity,
+              modelIdentity: of.model.identity,
+              decodingIdentity: sweep.identity,
+              tokenizer,
+              state,
+            }),
             type,
             ...(weighed && importance !== undefined ? { importance } : {}),
             to: join(work.out, file),
           })
           const checkpoint = join(work.scratch, file)
-          yield* unpack(join(work.out, file), checkpoint, of, config, names)
+          yield* unpack(join(work.out, file), checkpoint, state, config, names)
           return { file, type, weighed, written, checkpoint }
         }),
       )
 
       const documents = chooseDocuments(of, params.measuredTokens)
-      const windows = yield* windowsOf(of, documents)
+      const texts = yield* Effect.forEach(documents, (document) =>
+        Effect.map(tokens.tokensOf(document), (ids) => ({ language: document.language, ids })),
+      )
+      const windows = windowsOf(texts, architecture.context)
       const targets = yield* compare({
         base: of.model.path,
         checkpoints: files.map(({ checkpoint }) => checkpoint),
@@ -181,8 +177,6 @@ export const quantise = Step.make("quantise", {
         heldBytes: HELD_BYTES,
         begin: (file) => report(`measuring ${files[file]!.file}`),
       })
-      const targetsIn = (file: number, language?: string) =>
-        targets[file]!.flatMap((found, w) => (language === undefined || windows[w]!.language === language ? found : []))
       const measured = files
         .map(({ file, type, weighed, written }, i) => ({
           file,
@@ -192,14 +186,7 @@ export const quantise = Step.make("quantise", {
           bits_per_weight: (8 * written.bytes) / written.parameters,
           matrices: Object.fromEntries(Object.entries(written.types).filter(([, block]) => block !== "F32")),
           types: counted(Object.values(written.types)),
-          losses: {
-            all: summariseDivergence(targetsIn(i)),
-            ...Object.fromEntries(
-              [...new Set(documents.map(({ language }) => language))]
-                .toSorted()
-                .map((language) => [language, summariseDivergence(targetsIn(i, language))]),
-            ),
-          } as Readonly<Record<string, QuantisationLoss>>,
+          losses: lossesOf(targets[i]!, windows),
         }))
         .toSorted((a, b) => b.bytes - a.bytes)
       const pick: PickRule = { by: params.pick.by, at_most: params.pick.atMost }
@@ -304,34 +291,3 @@ const chooseDocuments = ({ index, tokens }: Behind, atMost: number): ReadonlyArr
     })
   })
 }
-
-/** What is in a GGUF file, as a checkpoint that engines read. */
-const unpack = Effect.fn("quantise.unpack")(function* (
-  path: string,
-  checkpoint: string,
-  { state }: Behind,
-  config: Readonly<Record<string, unknown>>,
-  names: ReadonlySet<string>,
-) {
-  const Safetensors = yield* Effect.promise(() => import("../engine/Safetensors.ts"))
-  const { attempt, NO_ROOM } = yield* Effect.promise(() => import("../release/gguf/Gguf.ts"))
-  const { openGguf, readTensors } = yield* Effect.promise(() => import("../release/gguf/Reader.ts"))
-  const read = yield* Effect.scoped(Effect.flatMap(openGguf(path), (file) => readTensors(file, config, names)))
-  yield* attempt(checkpoint, NO_ROOM, () => mkdirSync(checkpoint, { recursive: true }))
-  const { sha256 } = yield* Safetensors.write(join(checkpoint, "model.safetensors"), read)
-  const { optimizerSha256: _, ...rest } = state
-  const about = join(checkpoint, "state.json")
-  yield* attempt(about, NO_ROOM, () => writeFileSync(about, `${JSON.stringify({ ...rest, modelSha256: sha256 })}\n`))
-})
-
-/** F1's windows of whole documents. */
-const windowsOf = Effect.fnUntraced(function* ({ state, tokens }: Behind, documents: ReadonlyArray<TokenDocument>) {
-  const { context } = state.architecture
-  const windows: Array<{ readonly language: string; readonly ids: ReadonlyArray<number> }> = []
-  for (const document of documents) {
-    const ids = Array.from(yield* tokens.tokensOf(document))
-    for (let first = 0; first + 1 < ids.length; first += context)
-      windows.push({ language: document.language, ids: ids.slice(first, first + context + 1) })
-  }
-  return windows
-})

@@ -212,7 +212,7 @@ const tellable = (parameters: Readonly<Record<string, unknown>>): ReleaseFacts["
 
 /** What the weights were that training began with. That they have a licence was seen in the plan. */
 const baseOf = Effect.fnUntraced(function* (folder: string) {
-  const { Pretrained } = yield* Effect.promise(() => import("../hub/Published.ts"))
+  const { Pretrained } = yield* Effect.promise(() => import("../hub/Pretrained.ts"))
   const { readJson } = yield* Effect.promise(() => import("../release/Folder.ts"))
   const { name, license, revision } = yield* readJson(Pretrained, join(folder, "pretrained.json"))
   return { name, license: license!, ...(revision !== undefined && { revision }) }

@@ -66,8 +66,8 @@ export const select = Step.make("select", {
       const { behind, measure, mixWeighting, sourceNames, sourceRoles } = yield* Effect.promise(
         () => import("./Measuring.ts"),
       )
-      const { apart } = yield* Effect.promise(() => import("../evaluation/Beside.ts"))
-      const { compare, figure } = yield* Effect.promise(() => import("../evaluation/Comparison.ts"))
+      const { besideInWords } = yield* Effect.promise(() => import("../evaluation/Beside.ts"))
+      const { compare } = yield* Effect.promise(() => import("../evaluation/Comparison.ts"))
       const { summariseLosses } = yield* Effect.promise(() => import("../evaluation/Losses.ts"))
       const by = work.params["by"] as MetricName
       const seed = work.params["seed"] as number
@@ -101,17 +101,7 @@ export const select = Step.make("select", {
       )
       const before = measured[position]!.metrics["val_loss_mixed"]!
       const after = holdout.metrics["val_loss_mixed"]!
-      const differ = apart({ validation: before, holdout: after })
-      const words =
-        `On ${scores.length} holdout documents that no choice was made on, val_loss_mixed is ${figure(after.value)} ` +
-        `[${figure(after.ci95![0])}, ${figure(after.ci95![1])}]; on validation, where the choice was made, it was ${figure(before.value)} ` +
-        `[${figure(before.ci95![0])}, ${figure(before.ci95![1])}]: ${
-          differ === false
-            ? "a difference that its 95% interval does not tell from none"
-            : after.value > before.value
-              ? "worse by a difference whose 95% interval leaves out none at all; the documents differ, or the choice flattered the winner"
-              : "better by a difference whose 95% interval leaves out none at all; its documents are easier"
-        }.`
+      const words = besideInWords(scores.length, { validation: before, holdout: after })
       const write = (name: string, value: unknown): void =>
         writeFileSync(join(work.out, name), `${JSON.stringify(value, null, 2)}\n`)
       write("comparison.json", comparison)

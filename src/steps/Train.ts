@@ -18,6 +18,7 @@ import {
 } from "../model/Architecture.ts"
 import { architectureOf, type KnownTraining, keptSteps, Pretrained, Tokens, Trained } from "../model/Artifact.ts"
 import { type CheckpointState, defaultOptimizer, Optimizer } from "../model/Checkpoint.ts"
+import { probesOf, SAMPLE_TOKENS } from "../model/Probe.ts"
 import * as Step from "../plan/Step.ts"
 import type { Work } from "../plan/Work.ts"
 
@@ -73,7 +74,12 @@ export const train = Step.make("train", {
       flops: steps * rowsPerStep * tokens.known.context * trainingFlopsPerToken(architecture),
       compute: {
         architecture,
-        training: { rowsPerStep, startStep: 0, validations: Math.ceil(steps / validateEvery), checkpoints: kept },
+        training: {
+          rowsPerStep,
+          startStep: 0,
+          validations: Math.ceil(steps / validateEvery),
+          samples: { texts: probesOf(known.languages).length, newTokens: SAMPLE_TOKENS },
+        },
       },
       diskBytes: kept * checkpointBytes(architecture, true),
       // a new resume point is whole before the one before it goes
@@ -110,8 +116,8 @@ export const train = Step.make("train", {
     }),
 })
 
-const shapeOf = (model: Shape | undefined, from: Pretrained | undefined): Shape =>
-  from?.known.shape ?? model ?? { layers: 1, width: 1, heads: 1 }
+/** One of both is there: `check` has seen to it. */
+const shapeOf = (model: Shape | undefined, from: Pretrained | undefined): Shape => from?.known.shape ?? model!
 
 const modelProblem = (model: Shape | undefined, from: Pretrained | undefined, tokens: Tokens) => {
   if (from === undefined)

@@ -1,3 +1,5 @@
+import { writeFileSync } from "node:fs"
+import { join } from "node:path"
 import { assert, describe, it } from "vitest"
 import { exp } from "../cli/command.ts"
 import { temporaryFolder } from "../temporary.ts"
@@ -27,6 +29,18 @@ describe("exp doctor", () => {
     assert.match(out, /^– +Python +`\/no\/such\/python` does not answer\n +hint: /m)
     assert.match(out, /^ok +HF token +present in HF_TOKEN$/m)
     assert.match(out, /^ok +disk +.*free/m)
+  })
+
+  it("says of an engine that does not start what it said last, and what to do", async () => {
+    const folder = temporaryFolder()
+    const python = join(folder, "python")
+    writeFileSync(python, '#!/bin/sh\necho "there is no torch here" >&2\nexit 1\n', { mode: 0o755 })
+    const { code, out } = await withEnvironment({ EXP_TORCH_PYTHON: python }, () => exp(folder, "doctor"))
+    assert.strictEqual(code, 0)
+    assert.match(
+      out,
+      /^! +engine torch +starting: the worker ended with exit code 1: there is no torch here\n {2}hint: \S/m,
+    )
   })
 
   it("says it to machines as one JSON list", async () => {

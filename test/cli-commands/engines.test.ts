@@ -1,11 +1,11 @@
 /** Who computes: what a command line and an experiment may say of it, and how the Python for it is made. */
-import { execFileSync } from "node:child_process"
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, assert, describe, expect, it } from "vitest"
 import { exp, type Said } from "../cli/command.ts"
 import { python, skipped } from "../engine/torch.ts"
+import { wheels } from "../engine/wheels.ts"
 import { temporaryFolder } from "../temporary.ts"
 
 const withEnvironment = async <A>(values: NodeJS.ProcessEnv, use: () => Promise<A>): Promise<A> => {
@@ -129,25 +129,6 @@ describe("the engine of an experiment", () => {
     `)
   })
 })
-
-/** Packages of the right names that lead to those which are installed already: nothing is downloaded. */
-const wheels = (folder: string): void =>
-  void execFileSync(python!, [
-    "-c",
-    `
-import sys, sysconfig, zipfile
-from importlib.metadata import version
-for name in ("torch", "numpy"):
-    release = version(name).split("+")[0]
-    info = f"{name}-{release}.dist-info"
-    with zipfile.ZipFile(f"{sys.argv[1]}/{name}-{release}-py3-none-any.whl", "w") as wheel:
-        wheel.writestr(f"{name}_is_there.pth", sysconfig.get_paths()["purelib"] + "\\n")
-        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\\nName: {name}\\nVersion: {release}\\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nGenerator: test\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-        wheel.writestr(f"{info}/RECORD", "")
-`,
-    folder,
-  ])
 
 describe.skipIf(python === undefined || process.platform === "win32")(`exp setup torch${skipped}`, () => {
   it("makes an environment whole or not at all, and finds it again", async () => {

@@ -101,7 +101,7 @@ it("exp plan shows what steps need, and exp run refuses what this machine cannot
   expect(shown(refused)).toMatchInlineSnapshot(`
     "exit 1
     stderr:
-    error: train 0→4 does not fit: weights, moments and 1 gradient take 1344034.5 GiB, WebAssembly addresses 4
+    error: train 0→4 does not fit: weights, moments and 1 gradient take 1.44 PB, WebAssembly addresses 4.29 GB
       hint: choose a smaller width, or a machine with more memory: fewer rows or layers are not enough"
   `)
   assert.deepStrictEqual(

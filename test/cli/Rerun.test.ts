@@ -9,6 +9,7 @@ import { assert, describe, it } from "vitest"
 import { cleanEnvironment, rerun } from "../../src/cli/Rerun.ts"
 import { layer as engine } from "../../src/engine/Engines.ts"
 import { embedded, root, smallest } from "../endToEnd/experiment.ts"
+import { alive } from "../processes.ts"
 import { temporaryFolder } from "../temporary.ts"
 
 /** A folder with a program in it, and what comes of doing it again. */
@@ -72,12 +73,16 @@ describe("the experiment of a release, done again", () => {
       /^the experiment of the release gives no plan to go by: .*: .*no.*\n {2}hint: /,
     )
     assert.notInclude(await refused('throw new Error("\\u001b[31mno")'), "\u001b")
-    assert.match(
-      await refused(
-        'import { corpus, experiment } from "exp"\nexport default experiment("texts", { seed: 1 }, function* () { return yield* corpus({ from: "x", train: { en: ["a"] } }) })',
-      ),
-      /its plan has no training that rests on steps of `exp` alone/,
-    )
+    const texts =
+      'import { corpus, experiment } from "exp"\nexport default experiment("texts", { seed: 1 }, function* () { return yield* corpus({ from: "x", train: { en: ["a"] } }) })'
+    assert.match(await refused(texts), /its plan has no training that rests on steps of `exp` alone/)
+    const forged = (params: object, inputs: object) => {
+      const step = { id: "train-1", label: "train", kind: "train", params, inputs }
+      const plan = JSON.stringify({ experiment: "forged", parameters: {}, steps: [step] })
+      return `import { writeSync } from "node:fs"\nprocess.on("exit", () => writeSync(1, ${JSON.stringify(`${plan}\n`)}))\n${texts}`
+    }
+    for (const program of [forged({ steps: "4" }, { tokens: [] }), forged({}, {}), forged({}, { from: [] })])
+      assert.match(await refused(program), /its plan gives `train` what that kind of step does not take/)
     assert.match(await refused("for (;;) {}\nexport default 1"), /it was not done after 3 s/)
   }, 240_000)
 
@@ -103,19 +108,9 @@ describe("the experiment of a release, done again", () => {
     const pid = await until(() => Number(readFileSync(join(home, "pid"), "utf8")))
     assert.isAbove(pid, 0)
     parent.kill("SIGKILL")
-    assert.isTrue(await until(() => !isAlive(pid)))
+    assert.isTrue(await until(() => !alive(pid)))
   }, 120_000)
 })
-
-const isAlive = (pid: number): boolean => {
-  try {
-    process.kill(pid, 0)
-    // one that has ended and that nobody has asked about yet is no more
-    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, "utf8"))
-  } catch {
-    return false
-  }
-}
 
 /** What it gives as soon as it is something; fails with the test's own time limit. */
 const until = async <A>(look: () => A): Promise<A> => {

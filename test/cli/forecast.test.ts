@@ -93,9 +93,9 @@ describe("a forecast, a run, and what came of it", () => {
       .replaceAll(/ {2,}/g, "  ")
     expect(shown.trimEnd()).toMatchInlineSnapshot(`
       "step  time  took  memory  held  disk  wrote
-      corpus  <time>  <size>  <size>
+      corpus  <time>  <size>  <size>  <size>
       tokenizer  <time>  <size>  <size>
-      pack  <time>  <size>  <size>
+      pack  <time>  <size>  <size>  <size>
       train 0→300  <time>  <time>  <size>  <size>  <size>  <size>
       1 step was to take <time> and took <time>: <share>"
     `)
@@ -139,7 +139,7 @@ describe("a plan that cannot fit", () => {
     assert.strictEqual(code, 1)
     assert.match(
       stderr,
-      /^error: train 0→300 does not fit: weights, moments and 8 gradients take [\d.]+ GiB, WebAssembly addresses 4\n {2}hint: take /,
+      /^error: train 0→300 does not fit: weights, moments and 8 gradients take [\d.]+ GB, WebAssembly addresses 4\.29 GB\n {2}hint: take /,
     )
     assert.deepStrictEqual(fs.readdirSync(at("runs")), before)
     const { stdout } = await exp(place.path, ["plan", "short.ts", ...huge])

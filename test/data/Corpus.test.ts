@@ -1,5 +1,4 @@
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
@@ -8,11 +7,7 @@ import { buildCorpus, type CorpusRequest, fingerprints, readInventory, split } f
 import { fingerprint, noLicense } from "../../src/data/Source.ts"
 import { Document } from "../../src/model/Corpus.ts"
 import { sha256 } from "../../src/model/Digest.ts"
-
-const temporary = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "exp-corpus-"))),
-  (folder) => Effect.sync(() => rmSync(folder, { recursive: true })),
-)
+import { temporary } from "../temporary.ts"
 
 const write = (folder: string, source: string, texts: ReadonlyArray<string>, more: object = {}) => {
   mkdirSync(folder, { recursive: true })
@@ -265,9 +260,9 @@ describe("buildCorpus", () => {
         messages.push((yield* Effect.flip(build({ from, ...request }))).message)
       expect(messages.join("\n")).toMatchInlineSnapshot(`
         "source "a" has 100 documents, of which 5 for validation; 20 are needed
-          hint: raise \`split.validation\`, lower \`split.minimumDocuments\`, or add documents
+          hint: \`split: { validation: 0.25 }\` is about enough; or write \`minimumDocuments: 5\` in it and measure less surely, or add documents
         source "a" has 100 documents, of which 10 for holdout; 20 are needed
-          hint: raise \`split.holdout\`, lower \`split.minimumDocuments\`, or add documents
+          hint: \`split: { holdout: 0.25 }\` is about enough; or write \`minimumDocuments: 10\` in it and measure less surely, or add documents
         source "one" has 1 documents, of which 0 for train
           hint: lower the split's shares or add documents
         source "none": none.jsonl holds no documents

@@ -1,5 +1,4 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { mkdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
@@ -9,11 +8,7 @@ import { type BpeTokenizer, loadTokenizer, tokenizerJson } from "../../src/data/
 import { type TokenizerReport, trainTokenizer } from "../../src/data/TokenizerTraining.ts"
 import type { Mix } from "../../src/model/Corpus.ts"
 import { stream } from "../../src/model/Random.ts"
-
-const temporary = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "exp-pack-"))),
-  (folder) => Effect.sync(() => rmSync(folder, { recursive: true })),
-)
+import { temporary } from "../temporary.ts"
 
 /** Documents of random length over a few words. */
 const write = (folder: string, source: string, count: number) => {

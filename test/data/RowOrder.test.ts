@@ -1,10 +1,10 @@
-import { mkdtempSync, readFileSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import { rowOrder, writeOrder } from "../../src/data/RowOrder.ts"
 import type { SourceRows } from "../../src/model/Corpus.ts"
+import { temporary } from "../temporary.ts"
 
 const index = (...sources: ReadonlyArray<readonly [rows: number, weight: number]>) => {
   let firstRow = 0
@@ -85,10 +85,7 @@ describe("rowOrder", () => {
 
   it.effect("is written as 32-bit numbers, little endian", () =>
     Effect.gen(function* () {
-      const folder = yield* Effect.acquireRelease(
-        Effect.sync(() => mkdtempSync(join(tmpdir(), "exp-order-"))),
-        (made) => Effect.sync(() => rmSync(made, { recursive: true })),
-      )
+      const folder = yield* temporary
       const given = index([1000, 0.7], [90_000, 0.3])
       yield* writeOrder(given, 9, 70_000, join(folder, "order-9.bin"))
       const bytes = readFileSync(join(folder, "order-9.bin"))

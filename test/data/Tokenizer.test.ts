@@ -1,5 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Tokenizer as Library } from "@huggingface/tokenizers"
@@ -17,6 +16,7 @@ import {
   tokenizerOf,
   writeTokenizer,
 } from "../../src/data/Tokenizer.ts"
+import { temporary } from "../temporary.ts"
 import { askPython, hostile, lessons, noPython, noSharedData, tinyTexts } from "./texts.ts"
 
 const golden: {
@@ -31,11 +31,6 @@ const trained = (texts: ReadonlyArray<string>, vocabulary: number) => {
 }
 const vocabulary = trained(lessons, golden.vocabulary)
 const tokenizer = new BpeTokenizer(vocabulary)
-
-const temporary = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "exp-tokenizer-"))),
-  (folder) => Effect.sync(() => rmSync(folder, { recursive: true })),
-)
 
 describe("BpeTokenizer", () => {
   it("gives the ids of the Python library, twice over", () => {

@@ -1,4 +1,3 @@
-import { rmSync } from "node:fs"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
@@ -6,7 +5,8 @@ import { Activations } from "../../src/engine/Activations.ts"
 import { layer } from "../../src/engine/Engines.ts"
 import * as Safetensors from "../../src/engine/Safetensors.ts"
 import { LAYER_NORM_EPSILON } from "../../src/model/Architecture.ts"
-import { architecture, goldenTensors, rowsOfStep, temporaryFolder } from "./golden.ts"
+import { temporary } from "../temporary.ts"
+import { architecture, goldenTensors, rowsOfStep } from "./golden.ts"
 
 const rows = [rowsOfStep(0).slice(0, 64), rowsOfStep(0).slice(65, 65 + 40)]
 
@@ -32,9 +32,7 @@ const byHand = (tensors: ReadonlyMap<string, Float32Array>, ids: ArrayLike<numbe
 }
 
 const written = Effect.gen(function* () {
-  const folder = yield* Effect.acquireRelease(Effect.sync(temporaryFolder), (folder) =>
-    Effect.sync(() => rmSync(folder, { recursive: true, force: true })),
-  )
+  const folder = yield* temporary
   const tensors = yield* goldenTensors
   yield* Safetensors.write(join(folder, "model.safetensors"), tensors)
   return { folder, tensors: new Map(tensors.map(({ name, data }) => [name, data])) }

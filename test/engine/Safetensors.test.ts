@@ -1,13 +1,10 @@
-import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { parseHeader, read, write } from "../../src/engine/Safetensors.ts"
-import { temporaryFolder } from "./golden.ts"
+import { temporary } from "../temporary.ts"
 
-const temporary = Effect.acquireRelease(Effect.sync(temporaryFolder), (folder) =>
-  Effect.sync(() => rmSync(folder, { recursive: true, force: true })),
-)
 const tensor = (name: string, shape: ReadonlyArray<number>, first = 0) => ({
   name,
   shape,

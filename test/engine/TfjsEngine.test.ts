@@ -1,12 +1,13 @@
-import { readdirSync, readFileSync, rmSync } from "node:fs"
+import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Stream } from "effect"
 import { Engine } from "../../src/engine/Engine.ts"
 import { layerWith } from "../../src/engine/tfjs/TfjsEngine.ts"
 import { standardPresets } from "../../src/model/Decoding.ts"
+import { temporary } from "../temporary.ts"
 import { contract } from "./contract.ts"
-import { goldenRequest, goldenRows, gpt2, LENGTH, llama, STEPS, temporaryFolder, writeTokens } from "./golden.ts"
+import { goldenRequest, goldenRows, gpt2, LENGTH, llama, STEPS, writeTokens } from "./golden.ts"
 
 contract("tfjs-wasm", layerWith({ backend: "wasm" }))
 contract("tfjs-wasm", layerWith({ backend: "wasm" }), llama)
@@ -14,9 +15,7 @@ contract("tfjs-wasm", layerWith({ backend: "wasm" }), llama)
 describe("workers", () => {
   it.live.each([gpt2, llama])("never change a bit of losses, checkpoints, measurements or samples", (model) =>
     Effect.gen(function* () {
-      const folder = yield* Effect.acquireRelease(Effect.sync(temporaryFolder), (folder) =>
-        Effect.sync(() => rmSync(folder, { recursive: true, force: true })),
-      )
+      const folder = yield* temporary
       const { request, start } = yield* goldenRequest(folder, model)
       // sixteen rows a step are eight lanes: more lanes than workers, and lanes of two rows
       const wide = { ...request, ...writeTokens(join(folder, "wide"), goldenRows, LENGTH, 256, "uint32") }

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, rmSync } from "node:fs"
+import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Stream } from "effect"
@@ -7,8 +7,9 @@ import * as Safetensors from "../../src/engine/Safetensors.ts"
 import { layerWith as tfjs } from "../../src/engine/tfjs/TfjsEngine.ts"
 import { commandOf, layerWith, type Settings } from "../../src/engine/torch/TorchEngine.ts"
 import type { CheckpointState } from "../../src/model/Checkpoint.ts"
+import { temporary } from "../temporary.ts"
 import { contract } from "./contract.ts"
-import { type GoldenModel, goldenRequest, gpt2, llama, norm, STEPS, temporaryFolder } from "./golden.ts"
+import { type GoldenModel, goldenRequest, gpt2, llama, norm, STEPS } from "./golden.ts"
 import { KEY_BIAS, program, python, skipped } from "./torch.ts"
 
 const TOLERANCE = 2e-5
@@ -18,10 +19,6 @@ const torch = (settings: Partial<Settings> = {}) =>
 
 if (python === undefined) describe("the torch engine", () => void it.skip(`keeps the contract of engines${skipped}`))
 else for (const model of [gpt2, llama]) contract("torch", torch(), model, { runsAhead: true, keyBias: KEY_BIAS })
-
-const temporary = Effect.acquireRelease(Effect.sync(temporaryFolder), (folder) =>
-  Effect.sync(() => rmSync(folder, { recursive: true, force: true })),
-)
 
 const train = (request: TrainRequest) => Effect.flatMap(Engine, (engine) => Stream.runCollect(engine.train(request)))
 const lossesOf = (events: ReadonlyArray<TrainEvent>) =>

@@ -1,6 +1,5 @@
 /** What becomes of a run when its worker does: real processes that speak the protocol, well or badly, and compute nothing. */
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Stream } from "effect"
@@ -10,16 +9,12 @@ import { Remarks } from "../../src/engine/Remarks.ts"
 import { type DeviceReading, Telemetry } from "../../src/engine/Telemetry.ts"
 import { layerWith, pieces, type Settings } from "../../src/engine/torch/TorchEngine.ts"
 import { alive } from "../processes.ts"
+import { temporary } from "../temporary.ts"
 import { architecture, optimizer } from "./golden.ts"
 
 const script = join(import.meta.dirname, "fakeWorker.ts")
 const fake = (what: string, settings: Partial<Settings> = {}, file = "") =>
   layerWith({ command: [process.execPath, script, what, file], ...settings })
-
-const temporary = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "exp-worker-"))),
-  (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true })),
-)
 
 const request = (endStep: number) => ({
   architecture,
@@ -65,6 +60,19 @@ describe("a worker", () => {
       )
       assert.deepStrictEqual(answers[0]![0], { id: "typed", nll: 24, tokens: 2, textNll: 0 })
       assert.deepStrictEqual(answers[1], answers[0])
+    }).pipe(Effect.provide(fake("works"))),
+  )
+
+  it.live("is sent a request of any length no faster than it reads, and nothing is left waiting for it", () =>
+    Effect.gen(function* () {
+      const warnings: Array<string> = []
+      const listen = ({ message }: Error) => void warnings.push(message)
+      process.on("warning", listen)
+      const documents = Array.from({ length: 60 }, (_, i) => ({ id: `${i}`, ids: new Int32Array(50_000).fill(i) }))
+      const answers = yield* Effect.flatMap(Engine, (engine) => engine.losses({ checkpoint: "/nowhere", documents }))
+      process.off("warning", listen)
+      assert.lengthOf(answers, 60)
+      assert.deepStrictEqual(warnings, [])
     }).pipe(Effect.provide(fake("works"))),
   )
 

@@ -1,5 +1,5 @@
 /** What every engine keeps, of every family. A new engine passes this suite: `contract("torch", layer)`, `contract("torch", layer, llama)`. */
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, layer as vitestLayer } from "@effect/vitest"
 import { Effect, Fiber, type Layer, Stream } from "effect"
@@ -13,6 +13,7 @@ import {
 import { notedEvents, unheard } from "../../src/engine/NotedEvents.ts"
 import * as Safetensors from "../../src/engine/Safetensors.ts"
 import { greedy, standardPresets } from "../../src/model/Decoding.ts"
+import { temporary } from "../temporary.ts"
 import {
   type GoldenModel,
   goldenRequest as goldenRequestOf,
@@ -22,7 +23,6 @@ import {
   norm,
   rowsOfStep,
   STEPS,
-  temporaryFolder,
   writeStart as writeStartOf,
   writeTokens,
 } from "./golden.ts"
@@ -31,10 +31,6 @@ const TOLERANCE = 2e-5
 
 const near = (actual: number, expected: number, tolerance: number, what: string) =>
   assert.isAtMost(Math.abs(actual - expected), tolerance, `${what}: ${actual}, expected ${expected}`)
-
-const temporary = Effect.acquireRelease(Effect.sync(temporaryFolder), (folder) =>
-  Effect.sync(() => rmSync(folder, { recursive: true, force: true })),
-)
 
 const train = (request: TrainRequest) => Effect.flatMap(Engine, (engine) => Stream.runCollect(engine.train(request)))
 

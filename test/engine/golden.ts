@@ -1,6 +1,5 @@
 /** The golden models of `test/golden/engines` (PyTorch and transformers made them), as artifacts that any engine reads. */
-import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Effect } from "effect"
 import type { TrainRequest } from "../../src/engine/Engine.ts"
@@ -62,8 +61,6 @@ export const goldenRows = (() => {
 })()
 export const rowsOfStep = (step: number): Int32Array =>
   goldenRows.slice(step * ROWS * LENGTH, (step + 1) * ROWS * LENGTH)
-
-export const temporaryFolder = (): string => mkdtempSync(join(tmpdir(), "exp-engine-"))
 
 export const norm = (values: Iterable<number>): number => {
   let sum = 0

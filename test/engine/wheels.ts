@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process"
 import { python } from "./torch.ts"
 
-/** Packages of the right names, that of PyTorch with a megabyte in it, which lead to those that are installed already: nothing is downloaded. */
+/** Packages of the right names with a megabyte in each, which lead to those that are installed already: nothing is downloaded. */
 export const wheels = (folder: string): void =>
   void execFileSync(python!, [
     "-c",

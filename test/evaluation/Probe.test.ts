@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
-import { encodePair, probeReport, probeRequest, probesOf } from "../../src/evaluation/Probe.ts"
+import { encodePair, probeReport, probeRequest } from "../../src/evaluation/Probe.ts"
+import { probesOf } from "../../src/model/Probe.ts"
 import { ProbeReport } from "../../src/model/Report.ts"
 
 /** Words with their blank are one token each, as a byte-level BPE makes them. */

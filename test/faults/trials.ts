@@ -8,6 +8,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { stream } from "../../src/model/Random.ts"
 import { type Action, arm, type Failure } from "../../src/store/Failpoint.ts"
+import { groupOf } from "../processes.ts"
 import { flip } from "../store/damage.ts"
 import { artifactsIn, attempt, finalsIn, JOBS, type PlanName, storeOf, wrongIn } from "./world.ts"
 
@@ -131,20 +132,6 @@ const within = <A>(milliseconds: number, promise: Promise<A>): Promise<A | undef
   })
   return Promise.race([promise, late]).finally(() => over.abort())
 }
-
-/** Members of a process group that are not merely waiting to be buried. */
-const groupOf = (group: number): ReadonlyArray<number> =>
-  fs.existsSync("/proc/self/stat")
-    ? fs.readdirSync("/proc").flatMap((entry) => {
-        if (!/^\d+$/.test(entry)) return []
-        try {
-          const fields = fs.readFileSync(`/proc/${entry}/stat`, "utf8").split(") ").at(-1)!.split(" ")
-          return Number(fields[2]) === group && fields[0] !== "Z" ? [Number(entry)] : []
-        } catch {
-          return [] // gone meanwhile
-        }
-      })
-    : []
 
 /** Processes of a group that are still there after 5 seconds; they are ended then. */
 const orphansOf = async (group: number): Promise<ReadonlyArray<string>> => {

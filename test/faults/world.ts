@@ -18,18 +18,9 @@ import { runPlan } from "../../src/run/Run.ts"
 import * as RunFolder from "../../src/run/RunFolder.ts"
 import { artifactName, type Manifest } from "../../src/store/Manifest.ts"
 import { listFiles, Store } from "../../src/store/Store.ts"
+import { known } from "../run/known.ts"
 
 export const JOBS = 2
-
-const known = {
-  languages: ["en"],
-  trainSources: ["a"],
-  evaluateSources: [],
-  context: 8,
-  vocabulary: 300,
-  shape: { layers: 1, width: 8, heads: 1 },
-  rowsPerStep: 1,
-}
 
 /** How long each part of a step takes, and where executions are noted: no business of a key's. */
 const pace = Number(process.env["EXP_TEST_PACE"] ?? 0)

@@ -40,6 +40,24 @@ describe("data sets in a plan", () => {
     }),
   )
 
+  it.effect("take the room that their bounds tell of, and nobody knows how much without one", () =>
+    Effect.gen(function* () {
+      const room = (most: Parameters<typeof dataset>[0]["sources"][string]["most"]) =>
+        Effect.map(
+          plan(
+            experiment("rooms", {}, function* () {
+              yield* dataset({ sources: { web_en: { ...web, ...(most && { most }) } } })
+            }),
+          ),
+          ({ nodes: [node] }) => node!.definition.writes!(node!.params, {}),
+        )
+      assert.isUndefined(yield* room(undefined))
+      assert.isUndefined(yield* room({}))
+      assert.closeTo((yield* room({ megabytes: 10 }))!, 11e6, 1)
+      assert.isBelow((yield* room({ megabytes: 10, documents: 100 }))!, 1e6)
+    }),
+  )
+
   it.effect("are refused when sources and texts do not go together", () =>
     Effect.gen(function* () {
       const refusals = [

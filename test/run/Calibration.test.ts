@@ -2,31 +2,19 @@ import * as fs from "node:fs"
 import { join } from "node:path"
 import { Effect } from "effect"
 import { assert, describe, expect, it, onTestFinished } from "vitest"
+import { gpusHere, parse } from "../../src/engine/Gpu.ts"
 import { layerWith } from "../../src/engine/tfjs/TfjsEngine.ts"
 import { calibrate } from "../../src/run/Calibrate.ts"
-import { ageInWords, type Calibration, calibrationFolder, keep, kept, paceOf } from "../../src/run/Calibration.ts"
-import { gpusHere, parse } from "../../src/run/Gpu.ts"
+import { ageInWords, calibrationFolder, keep, kept, paceOf } from "../../src/run/Calibration.ts"
 import { learn, pacesOf } from "../../src/run/Paces.ts"
 import { energyMeter } from "../../src/run/Power.ts"
 import { RATES, ratesOf } from "../../src/run/Rates.ts"
 import { temporaryFolder } from "../temporary.ts"
+import { calibrationOf } from "./calibration.ts"
 
-const numerics = { name: "tfjs", numerics: 1, precision: "fp32" }
 const architecture = { family: "gpt2", layers: 1, width: 32, heads: 2, context: 32, vocabulary: 300 } as const
-const some: Calibration = {
-  format: 1,
-  engine: numerics,
-  device: "a processor, 2 workers",
-  architecture,
-  measuredAt: "2026-11-22T10:00:00.000Z",
-  seconds: 7,
-  matmulGflops: 100,
-  perStep: 0.02,
-  perRow: 0.005,
-  measuredTokensPerSecond: 50_000,
-  drawnTokensPerSecond: 4000,
-  writtenBytesPerSecond: 1e8,
-}
+const some = calibrationOf(architecture)
+const numerics = some.engine
 
 describe("a calibration", () => {
   it("is measured by asking the engine for what a run asks for, and leaves nothing behind", async () => {
@@ -152,14 +140,18 @@ describe("watts", () => {
 })
 
 describe("GPUs", () => {
-  const said = "0, GPU-aa, NVIDIA GeForce RTX 4060 Ti, 16380\n1, GPU-bb, NVIDIA H100, 81559\n"
+  const said = "0, GPU-aa, NVIDIA GeForce RTX 4060 Ti, 16380, 550.54\n1, GPU-bb, NVIDIA H100, 81559, 550.54\n"
 
   it("are those the driver tells of, in the order they were made visible", () => {
     assert.deepStrictEqual(
       parse(said).map(({ name }) => name),
       ["NVIDIA GeForce RTX 4060 Ti", "NVIDIA H100"],
     )
-    assert.deepStrictEqual(parse(said, ["GPU-bb", "0"])[0], { name: "NVIDIA H100", memoryBytes: 81_559 * 2 ** 20 })
+    assert.deepStrictEqual(parse(said, ["GPU-bb", "0"])[0], {
+      name: "NVIDIA H100",
+      memoryBytes: 81_559 * 2 ** 20,
+      driver: "550.54",
+    })
     assert.deepStrictEqual(parse("No devices were found\n"), [])
   })
 

@@ -3,8 +3,9 @@ import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Effect, Layer } from "effect"
 import { corpus, decay, each, experiment, pack, tokenizer, train } from "exp"
 import { assert, describe, expect, it } from "vitest"
+import { totalOf } from "../../src/engine/Components.ts"
 import { Engine } from "../../src/engine/Engine.ts"
-import { remedyFor, totalOf, trainingMemory } from "../../src/engine/Memory.ts"
+import { remedyFor, trainingMemory } from "../../src/engine/Memory.ts"
 import { plan } from "../../src/plan/Plan.ts"
 import { requireMachine, TrainingTooLarge, withNeeds } from "../../src/run/Fit.ts"
 import { memoryQuestion } from "../../src/run/Forecast.ts"
@@ -61,7 +62,7 @@ describe("a plan that cannot fit", () => {
     const refused = await asked({ layers: 12, width: 768, heads: 12 }, 24)
     assert.instanceOf(refused._tag === "Failure" && refused.failure, TrainingTooLarge)
     expect((refused as unknown as { readonly failure: Error }).failure.message).toMatchInlineSnapshot(`
-      "train 0→100 does not fit: weights, moments and 8 gradients take 4.6 GiB, WebAssembly addresses 4
+      "train 0→100 does not fit: weights, moments and 8 gradients take 4.95 GB, WebAssembly addresses 4.29 GB
         hint: take the PyTorch engine: \`--engine torch\`"
     `)
   })

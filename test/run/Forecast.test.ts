@@ -8,32 +8,18 @@ import { renderForecast } from "../../src/cli/ForecastText.ts"
 import { Engine } from "../../src/engine/Engine.ts"
 import { trainingFlopsPerToken } from "../../src/model/Architecture.ts"
 import { type Experiment, plan } from "../../src/plan/Plan.ts"
-import { type Calibration, paceOf } from "../../src/run/Calibration.ts"
+import { paceOf } from "../../src/run/Calibration.ts"
 import { type Circumstances, forecastOn, PlanForecast } from "../../src/run/Forecast.ts"
 import { survey } from "../../src/run/Peek.ts"
 import type { Rates } from "../../src/run/Rates.ts"
 import { Store } from "../../src/store/Store.ts"
 import { temporaryFolder } from "../temporary.ts"
+import { calibrationOf } from "./calibration.ts"
 
-const numerics = { name: "tfjs", numerics: 1, precision: "fp32" }
-const device = "a processor, 2 workers"
 const architecture = { family: "gpt2", layers: 4, width: 128, heads: 4, context: 128, vocabulary: 2048 } as const
 
-/** A step of 16 rows takes 0.1 s here: 0.02 for the update and 0.005 a row. */
-const calibration: Calibration = {
-  format: 1,
-  engine: numerics,
-  device,
-  architecture,
-  measuredAt: "2026-11-22T10:00:00.000Z",
-  seconds: 7,
-  matmulGflops: 100,
-  perStep: 0.02,
-  perRow: 0.005,
-  measuredTokensPerSecond: 50_000,
-  drawnTokensPerSecond: 4000,
-  writtenBytesPerSecond: 1e8,
-}
+const calibration = calibrationOf(architecture)
+const { engine: numerics, device } = calibration
 
 const foretell = (
   experiment: Experiment,
@@ -149,25 +135,19 @@ describe("the forecast of the hero", () => {
       "small-en-it
       tfjs fp32 on a processor, 2 workers, 24.0 GB of memory
 
-        step                      parameters   tokens  operations        time  memory     disk
-        corpus                                                         387 ms
-        tokenizer                                                      387 ms
-        pack                                                           387 ms
-        train 0→300                1,071,872  614,400  4.35 TFLOP      31.2 s  414 MB  38.6 MB
-        decay 200→280              1,071,872  163,840  1.16 TFLOP       8.7 s  414 MB  17.1 MB
-        benchmark step_220                                              3.8 s
-        benchmark step_240                                              3.8 s
-        benchmark step_260                                              3.8 s
-        benchmark step_280                                              3.8 s
-        decay 300→380              1,071,872  163,840  1.16 TFLOP       8.7 s  414 MB  17.1 MB
-        benchmark step_320                                              3.8 s
-        benchmark step_340                                              3.8 s
-        benchmark step_360                                              3.8 s
-        benchmark step_380                                              3.8 s
-        select by val_loss_mixed                                        2.2 s
-        sweep decoding                                                 17.4 s
-        release small-en-it                                             2.0 s          4.29 MB
-        in sum                     1,071,872  942,080  6.67 TFLOP  1 min 42 s          77.2 MB
+        step                           parameters   tokens  operations        time  memory     disk
+        corpus                                                              387 ms           595 kB
+        tokenizer                                                           387 ms
+        pack                                                                387 ms           595 kB
+        train 0→300                     1,071,872  614,400  4.35 TFLOP      31.2 s  414 MB  38.6 MB
+        decay 200→280                   1,071,872  163,840  1.16 TFLOP       8.7 s  414 MB  17.1 MB
+        benchmark step_220 … step_280                                       15.2 s
+        decay 300→380                   1,071,872  163,840  1.16 TFLOP       8.7 s  414 MB  17.1 MB
+        benchmark step_320 … step_380                                       15.2 s
+        select by val_loss_mixed                                             2.2 s
+        sweep decoding                                                      17.4 s
+        release small-en-it                                                  2.0 s          12.9 MB
+        in sum                          1,071,872  942,080  6.67 TFLOP  1 min 42 s          86.9 MB
 
       memory of train 0→300, of 24.0 GB there are: 8 gradient lanes, 2 workers
         weights      29.2 MB

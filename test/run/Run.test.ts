@@ -3,6 +3,7 @@ import * as fs from "node:fs"
 import { join } from "node:path"
 import { Effect } from "effect"
 import { afterEach, assert, describe, expect, it } from "vitest"
+import { Headway } from "../../src/engine/Headway.ts"
 import { sha256 } from "../../src/model/Digest.ts"
 import { each, experiment } from "../../src/plan/Plan.ts"
 import { listFiles } from "../../src/store/Store.ts"
@@ -49,6 +50,21 @@ describe("a run", () => {
     const again = await run(root, recipe())
     assert.deepStrictEqual(again.made, [])
     assert.deepStrictEqual(again.cached, all)
+  })
+
+  it("tells how far an engine is with a request, as a detail of what a step counts itself", async () => {
+    const reached = { done: 30, total: 90, unit: "texts" }
+    const asking = Effect.map(Headway, (tell) => tell(reached))
+    during.set("source", () => asking)
+    during.set("polish", (work) => {
+      work.progress({ done: 1, total: 2, unit: "presets", detail: "greedy" })
+      return asking
+    })
+    assert.deepStrictEqual((await run(temporaryFolder(), recipe())).progress, [
+      reached,
+      { done: 1, total: 2, unit: "presets", detail: "greedy" },
+      { done: 1, total: 2, unit: "presets", detail: "30/90 texts" },
+    ])
   })
 
   it("makes again only what a changed parameter reaches", async () => {

@@ -2,6 +2,7 @@ import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Effect, Layer } from "effect"
 import { Engine } from "../../src/engine/Engine.ts"
 import { type Experiment, plan } from "../../src/plan/Plan.ts"
+import type { Progress } from "../../src/plan/Work.ts"
 import { type Machine, thisMachine } from "../../src/run/Machine.ts"
 import { Reporter, type RunEvent } from "../../src/run/Reporter.ts"
 import { runPlan, until } from "../../src/run/Run.ts"
@@ -25,6 +26,7 @@ export interface Ran {
   readonly made: ReadonlyArray<string>
   readonly cached: ReadonlyArray<string>
   readonly notes: ReadonlyArray<string>
+  readonly progress: ReadonlyArray<Progress>
   readonly error: Error | undefined
   readonly artifact: (label: string) => string
 }
@@ -57,6 +59,7 @@ export const run = (
       made: labels("StepFinished"),
       cached: labels("StepCached"),
       notes: events.flatMap((event) => (event._tag === "StepNote" ? [`${event.label}: ${event.text}`] : [])),
+      progress: events.flatMap((event) => (event._tag === "StepProgress" ? [event.progress] : [])),
       error: exit._tag === "Failure" ? exit.failure : undefined,
       artifact: (label: string) => {
         const found = events.find((event) => "artifact" in event && event.label === label)

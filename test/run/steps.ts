@@ -17,16 +17,7 @@ import {
 } from "../../src/model/Artifact.ts"
 import * as Step from "../../src/plan/Step.ts"
 import type { Outcome, Work } from "../../src/plan/Work.ts"
-
-const known = {
-  languages: ["en"],
-  trainSources: ["a"],
-  evaluateSources: [],
-  context: 8,
-  vocabulary: 300,
-  shape: { layers: 1, width: 8, heads: 1 },
-  rowsPerStep: 1,
-}
+import { known } from "./known.ts"
 
 /** What a test wants to happen in the middle of a step, by kind: after its files are written, before it is committed. */
 export const during = new Map<string, (work: Work) => Effect.Effect<void, Error>>()

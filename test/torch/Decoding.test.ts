@@ -1,5 +1,5 @@
 /** The worker measures and draws: the tokens of the embedded engine, the numbers of `transformers`, whatever stands beside a text. */
-import { readFileSync, rmSync, writeFileSync } from "node:fs"
+import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Effect } from "effect"
 import { afterAll, assert, beforeAll, describe, it, vi } from "vitest"
@@ -9,7 +9,8 @@ import { layerWith } from "../../src/engine/tfjs/TfjsEngine.ts"
 import type { DecodingPreset } from "../../src/model/Decoding.ts"
 import { greedy, gridPresets, standardPresets } from "../../src/model/Decoding.ts"
 import { stream } from "../../src/model/Random.ts"
-import { type GoldenModel, gpt2, llama, temporaryFolder, writeStart } from "../engine/golden.ts"
+import { type GoldenModel, gpt2, llama, writeStart } from "../engine/golden.ts"
+import { suiteFolder } from "../temporary.ts"
 import { library, peer, titledBeside } from "./peer.ts"
 import { near, runnable, titled, Worker } from "./worker.ts"
 
@@ -50,8 +51,7 @@ interface ProcessorsAnswer {
 }
 
 describe.skipIf(!library)(titledBeside("the worker's logits processors"), () => {
-  const folder = temporaryFolder()
-  afterAll(() => rmSync(folder, { recursive: true, force: true }))
+  const folder = suiteFolder()
 
   it.each([
     [1024, 600],
@@ -144,7 +144,7 @@ describe.skipIf(!runnable).each([
     { ...llama, architecture: { ...llama.architecture, slidingWindow: 11 } } as GoldenModel,
   ],
 ])("%s", (_, model) => {
-  const folder = temporaryFolder()
+  const folder = suiteFolder()
   let worker: Worker
   let checkpoint: string
   beforeAll(async () => {
@@ -153,7 +153,6 @@ describe.skipIf(!runnable).each([
   })
   afterAll(async () => {
     await worker.close()
-    rmSync(folder, { recursive: true, force: true })
   })
   const ask = async <A>(kind: string, request: object): Promise<A> => {
     const { result, error } = await worker.ask(kind, { checkpoint, ...request }, { device: "cpu" })

@@ -151,6 +151,9 @@ class _Stages:
         self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._arrived = [torch.cuda.Event(), torch.cuda.Event()] if self._stream is not None else []
+        if self._stream is not None:
+            # whoever had this memory before may still be computing in it
+            self._stream.wait_stream(torch.cuda.current_stream(device))
 
     def _copying(self) -> ContextManager[Any]:
         return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)

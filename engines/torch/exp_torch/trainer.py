@@ -263,6 +263,9 @@ class Trainer:
     def arrange(self, plan: Plan) -> None:
         """How steps are computed from now on. Where moments move, they begin anew: load them afterwards."""
         if self.adamw is None or self.adamw.offloaded != plan.offloaded:
+            if self.adamw is not None:
+                # a try that failed may have left copies under way, from memory that is about to go
+                self.adamw.settle()
             # the old ones make room first
             self.adamw = None
             self._move_masters(plan.offloaded)

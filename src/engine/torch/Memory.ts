@@ -18,7 +18,8 @@
  * (2d in, d + 3d + d + d + 4d + 4d)s, compiled or not. LLaMA as it is written 2 · 4d, the exact input of its norms, and
  * (2 · 2d + d + 2k + d + 4f)s; compiled, norms and the gate's activation are computed again: (2 · 2d + d + 2k + d + 3f)s. Counted on
  * the tensors that one layer gives its backward pass. How rows are cut is the worker's rule (`memory.py`): on the host by the request,
- * on a GPU as many as fit. Peaks of processes on the host are within a fifth of this (`test/torch/Memory.test.ts`); on a GPU nobody has measured yet.
+ * on a GPU as many as fit. Peaks of processes on the host are within a fifth of this (`test/torch/Memory.test.ts`); on a GPU nobody has
+ * measured yet.
  */
 import { type Architecture, keyValueWidth, parameterCount } from "../../model/Architecture.ts"
 import { size as amount } from "../../store/Disk.ts"
@@ -26,7 +27,7 @@ import { type Components, nothing, totalOf } from "../Components.ts"
 import type { MemoryQuestion, Remedy, TrainingMemory } from "../Memory.ts"
 import { settingsOf } from "./Numerics.ts"
 
-/** Of logits in a piece; compiled half precision holds a third of what the other ways do, and takes twice as many. The fewest tokens in one. */
+/** Of logits in a piece: compiled half precision, which holds a third of what the other ways do, takes twice as many. */
 const PIECE = { host: 2 ** 21, gpu: 2 ** 26 }
 const LEAST_TOKENS = 256
 /** Of parameters whose moments pass through a stage at once. */

@@ -252,10 +252,19 @@ export class Worker {
     for (const piece of pieces) {
       // whoever reads its answer learns of its end
       if (stdin!.destroyed || !stdin!.writable) return
-      if (!stdin!.write(piece))
-        await Promise.race([once(stdin!, "drain"), once(stdin!, "close"), once(this.#process, "exit")]).catch(() => {})
+      if (!stdin!.write(piece)) await this.#drained()
     }
     stdin!.write("\n")
+  }
+
+  /** Until it has read, or reads no more; a long request waits thousands of times, and leaves no listener behind. */
+  async #drained(): Promise<void> {
+    const { stdin } = this.#process
+    const over = new AbortController()
+    const until = { signal: over.signal }
+    const ends = [once(stdin!, "drain", until), once(stdin!, "close", until), once(this.#process, "exit", until)]
+    await Promise.race(ends).catch(() => {})
+    over.abort()
   }
 
   /** It is of no more use: every process of its group is ended. */
