@@ -2,7 +2,7 @@
  * An English–Italian base model of 136 million parameters on one GPU of 16 GB, in about a day: 2.064 billion tokens.
  * Question: is a decay from step 8,000 better than one from step 7,000, and is the last checkpoint of a tail its best?
  *
- * `--set scale=smoke` runs the same graph on two cores in minutes, on the texts of a folder: `--set texts=FOLDER`.
+ * `--set scale=smoke` runs the same graph on two cores in minutes, on the embedded texts or `--set texts=FOLDER`.
  */
 import {
   benchmark,
@@ -24,8 +24,8 @@ import {
 
 const settings = Schema.Struct({
   scale: Schema.Literals(["full", "smoke"]).pipe(Schema.withConstructorDefault(Effect.succeed("full" as const))),
-  /** For the small scale: a folder of `web_en`, `wiki_en`, `web_it` and `wiki_it`. */
-  texts: Schema.String.pipe(Schema.withConstructorDefault(Effect.succeed("../shared/data/corpus"))),
+  /** For the small scale: a folder of `web_en`, `wiki_en`, `web_it` and `wiki_it`; here the embedded one. */
+  texts: Schema.String.pipe(Schema.withConstructorDefault(Effect.succeed("experiments/corpus"))),
   seed: Schema.Int.pipe(Schema.withConstructorDefault(Effect.succeed(1337))),
 })
 

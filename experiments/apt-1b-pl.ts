@@ -27,7 +27,7 @@ import {
 const settings = Schema.Struct({
   scale: Schema.Literals(["full", "smoke"]).pipe(Schema.withConstructorDefault(Effect.succeed("full" as const))),
   /** For the small scale: a folder of `web_pl` and `wiki_pl`. */
-  texts: Schema.String.pipe(Schema.withConstructorDefault(Effect.succeed("../shared/data/corpus"))),
+  texts: Schema.String.pipe(Schema.withConstructorDefault(Effect.succeed("texts"))),
   seed: Schema.Int.pipe(Schema.withConstructorDefault(Effect.succeed(1337))),
 })
 

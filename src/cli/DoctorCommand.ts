@@ -192,7 +192,7 @@ const gpu = Effect.gen(function* () {
       what: "GPU",
       state: "absent",
       found: "no NVIDIA GPU that `nvidia-smi` knows of",
-      hint: "not needed; the hero experiment runs on a CPU",
+      hint: "not needed; the example runs on a CPU",
     } satisfies Finding
   const cards = gpus.map(({ name, driver, memoryBytes }) => `${name}, driver ${driver}, ${bytes(memoryBytes)}`)
   return { what: "GPU", state: "ok", found: cards.join("; ") } satisfies Finding

@@ -39,7 +39,11 @@ const walk = async (
   a: { readonly path: string; readonly header: WeightsHeader },
   b: { readonly path: string; readonly header: WeightsHeader },
 ): Promise<Walk> => {
-  const [one, other] = [await open(a.path, "r"), await open(b.path, "r")]
+  const one = await open(a.path, "r")
+  const other = await open(b.path, "r").catch(async (cause) => {
+    await one.close()
+    throw cause
+  })
   try {
     const [left, right] = [Buffer.from(new ArrayBuffer(PIECE)), Buffer.from(new ArrayBuffer(PIECE))]
     const words = new Uint32Array(left.buffer)
