@@ -101,9 +101,10 @@ describe("a keyless bundle", () => {
   it("without the keys of its log and authority shows every flipped bit but those in what only they know", () => {
     const open: Array<string> = []
     const bytes = Buffer.from(text)
-    for (let at = 0; at < bytes.length; at++) {
+    for (let bit = 0; bit < 8 * bytes.length; bit++) {
+      const at = bit >> 3
       const flipped = Buffer.from(bytes)
-      flipped[at]! ^= 1 << (at % 8)
+      flipped[at]! ^= 1 << (bit & 7)
       if (!said(flipped).includes(" by ")) continue
       // the field is the last one that was named before
       open.push([...text.slice(0, at).matchAll(/"(\w+)":/g)].at(-1)![1]!)
