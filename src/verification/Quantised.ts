@@ -265,7 +265,7 @@ const importance = Effect.fnUntraced(function* ({ view }: Release, checkpoint: s
   const rows = yield* judged(texts.rows(drawn))
   if (rows._tag === "Failure") {
     const { failure } = rows
-    if (failure instanceof OtherTokens) return [wrong(SUMS, failure.message)]
+    if (failure instanceof OtherTokens) return [wrong(SUMS, failure.problem)]
     return [skipped(SUMS, failure.message)]
   }
   const sums = yield* (yield* Activations)({ checkpoint, architecture, rows: rows.success })

@@ -20,8 +20,11 @@ export class OtherTokens extends Schema.TaggedError<OtherTokens>()("OtherTokens"
   tokens: Schema.Int,
   said: Schema.Int,
 }) {
-  override get message() {
+  get problem() {
     return `${this.source} has ${this.tokens} training tokens, tokens.json says ${this.said}`
+  }
+  override get message() {
+    return `${this.problem}\n  hint: these texts and \`tokens.json\` are not of one corpus; ask whoever released it`
   }
 }
 

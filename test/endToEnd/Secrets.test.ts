@@ -86,7 +86,7 @@ describe("secrets", () => {
       `https://${canaries.address}@example.org`,
     ].entries()) {
       // the error names the language that a record says it has
-      write(texts, "wiki_en.jsonl", `${JSON.stringify({ text: "x", lang: said })}\n${lines}`)
+      write(texts, "wiki_en.jsonl", `${JSON.stringify({ text: "x", lang: said, license: "CC0-1.0" })}\n${lines}`)
       write(place.path, "failing.ts", smallest({ from: texts }).replace('"smallest", {', `"failing-${index}", {`))
       const { code, stderr } = await exp(place.path, ["run", "failing.ts"], environment)
       expect(code).toBe(1)
