@@ -17,6 +17,10 @@ import * as Runtime from "effect/Runtime"
 import * as Schema from "effect/Schema"
 import { engineNames } from "./model/EngineChoice.ts"
 
+/** What may be left out. */
+const text = (name: string, description: string) =>
+  Flag.String(name).pipe(Flag.optional, Flag.map(Option.getOrUndefined), Flag.withDescription(description))
+
 const runs = Flag.String("runs").pipe(Flag.withDefault("runs"), Flag.withDescription("where runs and the store live"))
 const file = Argument.String("experiment").pipe(
   Argument.withDescription("an experiment file, such as experiments/small-en-it.ts"),
@@ -36,11 +40,7 @@ const engines = {
       "who computes; by default what the experiment says, else tfjs; auto: torch where it is installed",
     ),
   ),
-  precision: Flag.String("precision").pipe(
-    Flag.optional,
-    Flag.map(Option.getOrUndefined),
-    Flag.withDescription("of the torch engine: fp32, bf16 or fp16, with +adam8bit or +deterministic"),
-  ),
+  precision: text("precision", "of the torch engine: fp32, bf16 or fp16, with +adam8bit or +deterministic"),
   engineSet: Flag.String("engine-set").pipe(
     Flag.atLeast(0),
     Flag.withDescription("name=value: how the torch engine uses this machine, such as microBatchRows=4"),
@@ -242,16 +242,8 @@ const setup = Command.make("setup").pipe(
           Flag.withDefault(false),
           Flag.withDescription("without CUDA libraries, though there is an NVIDIA GPU"),
         ),
-        python: Flag.String("python").pipe(
-          Flag.optional,
-          Flag.map(Option.getOrUndefined),
-          Flag.withDescription("the Python to make it with, 3.11 or newer"),
-        ),
-        index: Flag.String("index").pipe(
-          Flag.optional,
-          Flag.map(Option.getOrUndefined),
-          Flag.withDescription("a package index to take PyTorch from, such as one of wheels without CUDA libraries"),
-        ),
+        python: text("python", "the Python to make it with, 3.11 or newer"),
+        index: text("index", "a package index to take PyTorch from, such as one of wheels without CUDA libraries"),
         json,
       },
       (settings) =>
@@ -306,10 +298,9 @@ const keyless = Flag.Boolean("keyless").pipe(
   ),
 )
 
-const signingConfig = Flag.String("signing-config").pipe(
-  Flag.optional,
-  Flag.map(Option.getOrUndefined),
-  Flag.withDescription("file: whom to ask for certificate and log entry, for another Sigstore than the public one"),
+const signingConfig = text(
+  "signing-config",
+  "file: whom to ask for certificate and log entry, for another Sigstore than the public one",
 )
 
 const verify = Command.make(
@@ -322,21 +313,9 @@ const verify = Command.make(
       Flag.atLeast(0),
       Flag.withDescription("file of a public key that must have signed it"),
     ),
-    identity: Flag.String("identity").pipe(
-      Flag.optional,
-      Flag.map(Option.getOrUndefined),
-      Flag.withDescription("e-mail address or URI that must have signed it keyless; with --issuer"),
-    ),
-    issuer: Flag.String("issuer").pipe(
-      Flag.optional,
-      Flag.map(Option.getOrUndefined),
-      Flag.withDescription("who must have vouched for that identity, such as https://github.com/login/oauth"),
-    ),
-    trustedRoot: Flag.String("trusted-root").pipe(
-      Flag.optional,
-      Flag.map(Option.getOrUndefined),
-      Flag.withDescription("file of the keys of Sigstore, instead of fetching them: its trusted_root.json"),
-    ),
+    identity: text("identity", "e-mail address or URI that must have signed it keyless; with --issuer"),
+    issuer: text("issuer", "who must have vouched for that identity, such as https://github.com/login/oauth"),
+    trustedRoot: text("trusted-root", "file of the keys of Sigstore, instead of fetching them: its trusted_root.json"),
     corpus: Flag.String("corpus").pipe(
       Flag.optional,
       Flag.withDescription("folder of the texts, to measure losses again"),

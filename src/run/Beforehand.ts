@@ -8,6 +8,7 @@ import type { Node } from "../plan/Plan.ts"
 import type { Foresight } from "../plan/Step.ts"
 import { Store } from "../store/Store.ts"
 import { producersOf, withBodies } from "./FanOut.ts"
+import { makersOf } from "./Foresight.ts"
 import { oneByOne, type Seen, survey } from "./Peek.ts"
 
 /** What could not be told now, of a step. */
@@ -78,17 +79,3 @@ export const requirePlanned = Effect.fnUntraced(function* (nodes: ReadonlyArray<
   }
   return allowed
 })
-
-/** Every step behind this one that makes what its foresight looks at. */
-const makersOf = (later: Node, { into, input }: Foresight, producers: ReturnType<typeof producersOf>) => {
-  const makers = new Set<Node>()
-  const seen = new Set<Node>()
-  const visit = (node: Node): void => {
-    if (seen.has(node)) return
-    seen.add(node)
-    if (node.definition.kind === into) for (const maker of producers(node.inputs[input] ?? [])) makers.add(maker)
-    producers(Object.values(node.inputs).flat()).forEach(visit)
-  }
-  visit(later)
-  return makers
-}

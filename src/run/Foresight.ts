@@ -3,6 +3,7 @@
  */
 import * as Effect from "effect/Effect"
 import type { Node } from "../plan/Plan.ts"
+import type { Foresight } from "../plan/Step.ts"
 import { Store } from "../store/Store.ts"
 import { producersOf, withBodies, withoutCopy } from "./FanOut.ts"
 import type { Standing } from "./Peek.ts"
@@ -13,27 +14,36 @@ export interface Ahead {
   readonly check: (folder: string) => Effect.Effect<void, any, any>
 }
 
+/** Every step behind a later one that makes what its foresight looks at. */
+export const makersOf = (
+  later: Node,
+  { into, input }: Foresight,
+  producers: ReturnType<typeof producersOf>,
+): ReadonlySet<Node> => {
+  const makers = new Set<Node>()
+  const seen = new Set<Node>()
+  const visit = (node: Node): void => {
+    if (seen.has(node)) return
+    seen.add(node)
+    if (node.definition.kind === into) for (const maker of producers(node.inputs[input] ?? [])) makers.add(maker)
+    producers(Object.values(node.inputs).flat()).forEach(visit)
+  }
+  visit(later)
+  return makers
+}
+
 /** By the step that makes it, who wants to look at an artifact. A copy in a fan-out counts as what it is a copy of. */
 export const foreseen = (nodes: ReadonlyArray<Node>) => {
-  const all = withBodies(nodes)
   const producers = producersOf(nodes)
   const byMaker = new Map<string, Array<Ahead>>()
-  for (const later of all) {
+  for (const later of withBodies(nodes)) {
     const { foresees } = later.definition
     if (foresees === undefined) continue
-    const seen = new Set<Node>()
-    const visit = (node: Node): void => {
-      if (seen.has(node)) return
-      seen.add(node)
-      if (node.definition.kind === foresees.into)
-        for (const maker of producers(node.inputs[foresees.input] ?? [])) {
-          const ahead = byMaker.get(maker.id) ?? []
-          byMaker.set(maker.id, ahead)
-          ahead.push({ later, check: (folder) => foresees.check(later.params, folder) })
-        }
-      producers(Object.values(node.inputs).flat()).forEach(visit)
+    for (const { id } of makersOf(later, foresees, producers)) {
+      const ahead = byMaker.get(id) ?? []
+      byMaker.set(id, ahead)
+      ahead.push({ later, check: (folder) => foresees.check(later.params, folder) })
     }
-    visit(later)
   }
   return { after: (id: string): ReadonlyArray<Ahead> => byMaker.get(withoutCopy(id)) ?? [] }
 }

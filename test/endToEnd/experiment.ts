@@ -45,6 +45,13 @@ export default experiment("smallest", { corpus: ${JSON.stringify(from)}, seed: 7
 })
 `
 
+/** The same, and its release published; `how` as the step's parameters are written. */
+export const publishing = (how: string): string =>
+  smallest()
+    .replace("pack, release,", "pack, publish, release,")
+    .replace("return yield* release(", "const bundle = yield* release(")
+    .replace(/\n\}\)\n$/, `\n  return yield* publish({ release: bundle, to: "our-org/smallest", ${how} })\n})\n`)
+
 export interface Outcome {
   readonly code: number | null
   readonly stdout: string

@@ -1,7 +1,7 @@
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, describe, expect, it } from "vitest"
-import { start as begin, finished, type Outcome, smallest, exp as start } from "../endToEnd/experiment.ts"
+import { start as begin, finished, type Outcome, publishing, exp as start } from "../endToEnd/experiment.ts"
 import { temporaryFolder } from "../temporary.ts"
 import { type HubServer, KINDS } from "./HubServer.ts"
 import { small } from "./release.ts"
@@ -218,13 +218,7 @@ describe("the step `publish`", () => {
   it("publishes what the run released, leaves a receipt, is done once, and `exp publish RUN` knows it", async () => {
     const server = await startHub()
     const folder = temporaryFolder()
-    const experiment = smallest()
-      .replace("pack, release,", "pack, publish, release,")
-      .replace("return yield* release(", "const bundle = yield* release(")
-      .replace(
-        /\n\}\)\n$/,
-        '\n  return yield* publish({ release: bundle, to: "our-org/smallest", private: true })\n})\n',
-      )
+    const experiment = publishing("private: true")
     assert.include(experiment, "publish({ release: bundle")
     writeFileSync(join(folder, "smallest.ts"), experiment)
     const first = await exp(server, folder, ["run", "smallest.ts"])

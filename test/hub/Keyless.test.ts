@@ -9,7 +9,7 @@ import { publish } from "../../src/hub/Publication.ts"
 import { type ReleaseContent, readRelease } from "../../src/hub/ReleaseFiles.ts"
 import { openTrust } from "../../src/hub/Sigstore.ts"
 import { BUNDLE, readBundle } from "../../src/release/Sigstore.ts"
-import { finished, smallest, start } from "../endToEnd/experiment.ts"
+import { finished, publishing, start } from "../endToEnd/experiment.ts"
 import { temporaryFolder } from "../temporary.ts"
 import type { HubServer } from "./HubServer.ts"
 import { stated } from "./release.ts"
@@ -299,13 +299,7 @@ describe.skipIf(noSigstore !== undefined)(
     it("goes with what a run publishes, by the token of its environment", async () => {
       const [sigstore, server] = [await startSigstore(temporaryFolder()), await startHub()]
       const folder = temporaryFolder()
-      const experiment = smallest()
-        .replace("pack, release,", "pack, publish, release,")
-        .replace("return yield* release(", "const bundle = yield* release(")
-        .replace(
-          /\n\}\)\n$/,
-          '\n  return yield* publish({ release: bundle, to: "our-org/smallest", keyless: true })\n})\n',
-        )
+      const experiment = publishing("keyless: true")
       writeFileSync(join(folder, "smallest.ts"), experiment)
       const token = tokenOf()
       const environment = {

@@ -1,15 +1,14 @@
 /** Published models brought from a hub on loopback, whatever happens on the way. */
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import * as NodeServices from "@effect/platform-node/NodeServices"
-import { ConfigProvider, Effect, Result } from "effect"
+import { Effect, Result } from "effect"
 import { assert, describe, expect, it } from "vitest"
 import { bringPublished, type PublishedRequest, takePublished } from "../../src/hub/Pretrained.ts"
 import type { Shape } from "../../src/model/Architecture.ts"
 import { temporaryFolder } from "../temporary.ts"
 import { type HubServer, KINDS } from "./HubServer.ts"
 import { shape as llama, published } from "./published.ts"
-import { CANARY, hasty, startHub } from "./world.ts"
+import { CANARY, hasty, startHub, userWith } from "./world.ts"
 
 const gpt2: Shape = { layers: 2, width: 32, heads: 4 }
 const mistral: Shape = { ...llama, slidingWindow: 48 }
@@ -57,11 +56,7 @@ const bring = async (server: HubServer, commit: string, asked: Asked = {}) => {
     }).pipe(
       Effect.andThen(takePublished({ folder: to, about, model, vocabulary, out })),
       Effect.result,
-      Effect.provide(NodeServices.layer),
-      Effect.provideService(
-        ConfigProvider.ConfigProvider,
-        ConfigProvider.fromEnv({ env: { HF_TOKEN: token, HF_HOME: "/nowhere" } }),
-      ),
+      Effect.provide(userWith(token)),
     ),
     signal === undefined ? {} : { signal },
   )

@@ -3,13 +3,12 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { gzipSync, zstdCompressSync } from "node:zlib"
-import * as NodeServices from "@effect/platform-node/NodeServices"
-import { ConfigProvider, Effect, Result } from "effect"
+import { Effect, Result } from "effect"
 import { parquetWriteBuffer } from "hyparquet-writer"
 import { onTestFinished } from "vitest"
 import { bringDataset, type DatasetProgress, type DatasetRequest } from "../../src/hub/Dataset.ts"
 import type { HubServer } from "./HubServer.ts"
-import { hasty } from "./world.ts"
+import { hasty, userWith } from "./world.ts"
 
 /** A table of strings as it is published: groups of rows, packed pages, and a column of lists of numbers that nobody asks for. */
 export const table = (
@@ -95,13 +94,7 @@ export const bring = async (
         progress: (one) => void progress.push(one),
         ...request,
       }),
-    ).pipe(
-      Effect.provide(NodeServices.layer),
-      Effect.provideService(
-        ConfigProvider.ConfigProvider,
-        ConfigProvider.fromEnv({ env: { HF_TOKEN: token, HF_HOME: "/nowhere" } }),
-      ),
-    ),
+    ).pipe(Effect.provide(userWith(token))),
     signal === undefined ? {} : { signal },
   )
   return {

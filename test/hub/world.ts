@@ -1,6 +1,6 @@
 /** A release and a hub to publish it to. */
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import { Effect, type FileSystem, Redacted } from "effect"
+import { ConfigProvider, Effect, type FileSystem, Layer, Redacted } from "effect"
 import { onTestFinished } from "vitest"
 import type { Hub } from "../../src/hub/Hub.ts"
 import { layer } from "../../src/hub/HuggingFace.ts"
@@ -17,6 +17,13 @@ export const startHub = async (settings: Partial<HubSettings> = {}): Promise<Hub
   onTestFinished(() => server.stop())
   return server
 }
+
+/** Somebody with this token in the environment, and no other. */
+export const userWith = (token: string) =>
+  Layer.merge(
+    NodeServices.layer,
+    ConfigProvider.layer(ConfigProvider.fromEnv({ env: { HF_TOKEN: token, HF_HOME: "/nowhere" } })),
+  )
 
 /** Waits of milliseconds, so that a test of a thousand failures is short. */
 export const hasty: Partial<Patience> = { firstWaitSeconds: 0.002, longestWaitSeconds: 0.01, timeoutSeconds: 20 }

@@ -25,6 +25,14 @@ afterEach(() => {
   around.after = () => Effect.void
 })
 
+/** What looking at a store takes; no engine is asked to work. */
+const looking = (root: string) =>
+  Layer.mergeAll(
+    Store.layer(root),
+    Layer.mock(Engine, { numerics: { name: "none", numerics: 1, precision: "exact" } }),
+    NodeServices.layer,
+  )
+
 const known = { languages: ["en"], trainSources: ["a"], evaluateSources: [] }
 
 /** The same kind of step whatever it declares. */
@@ -62,17 +70,7 @@ describe("what a step needs of the machine", () => {
     const asked = () =>
       Effect.gen(function* () {
         return yield* requireMachine((yield* plan(needing({ memoryBytes: 3e9 }))).nodes, small)
-      }).pipe(
-        Effect.provide(
-          Layer.mergeAll(
-            Store.layer(root),
-            Layer.mock(Engine, { numerics: { name: "none", numerics: 1, precision: "exact" } }),
-            NodeServices.layer,
-          ),
-        ),
-        Effect.result,
-        Effect.runPromise,
-      )
+      }).pipe(Effect.provide(looking(root)), Effect.result, Effect.runPromise)
     const refused = await asked()
     assert.instanceOf(refused._tag === "Failure" && refused.failure, MachineTooSmall)
     const { error, made } = await run(root, needing({ memoryBytes: 3e9 }), { jobs: 2, machine: small })
@@ -123,13 +121,7 @@ describe("an engine that cannot compute here", () => {
       Effect.gen(function* () {
         return yield* requireEngine((yield* plan(fanned)).nodes, refusal)
       }).pipe(
-        Effect.provide(
-          Layer.mergeAll(
-            Store.layer(root),
-            Layer.mock(Engine, { numerics: { name: "none", numerics: 1, precision: "exact" } }),
-            NodeServices.layer,
-          ),
-        ),
+        Effect.provide(looking(root)),
         Effect.match({ onFailure: (error) => (error as Error).message, onSuccess: () => "none" }),
         Effect.runPromise,
       )
