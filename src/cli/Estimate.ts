@@ -22,6 +22,23 @@ interface Share {
 
 const nothing: Share = { steps: 0, amount: 0, foretold: 0, told: 0 }
 
+/** Of one running step: what of it was there at a time. */
+interface Mark {
+  readonly at: number
+  readonly share: number
+}
+
+interface Running {
+  readonly began: number
+  share: number
+  /** Of `share`, what was there before this run. */
+  before: number
+  first: Mark | undefined
+}
+
+/** Of a step that can be judged by it: a pace of less would be chance. */
+const ENOUGH = 0.02
+
 export interface TimeLeft {
   readonly seconds: number
   /** Some of what is left has no pace yet. */
@@ -33,7 +50,7 @@ export class Estimate {
   /** The same added up by kind: asking how long it takes must not cost more the longer the plan is. */
   readonly #kinds = new Map<string, Share>()
   readonly #paces = new Map<string, Pace>()
-  readonly #running = new Map<string, { readonly began: number; share: number }>()
+  readonly #running = new Map<string, Running>()
   readonly #now: () => number
   readonly #foretold: ReadonlyMap<string, number | undefined>
 
@@ -61,12 +78,15 @@ export class Estimate {
   }
 
   started(step: string): void {
-    this.#running.set(step, { began: this.#now(), share: 0 })
+    this.#running.set(step, { began: this.#now(), share: 0, before: 0, first: undefined })
   }
 
-  progress(step: string, progress: Progress): void {
+  progress(step: string, { done, total, before = 0 }: Progress): void {
     const running = this.#running.get(step)
-    if (running !== undefined) running.share = progress.total === 0 ? 0 : progress.done / progress.total
+    if (running === undefined || total === 0) return
+    running.share = done / total
+    running.before = before / total
+    running.first ??= { at: this.#now(), share: running.share }
   }
 
   /** Done without work, or given up. */
@@ -79,7 +99,8 @@ export class Estimate {
 
   finished(step: string, seconds: number): void {
     const planned = this.#left.get(step)
-    if (planned !== undefined) this.#learn(planned.kind, planned.amount, seconds)
+    const before = this.#running.get(step)?.before ?? 0
+    if (planned !== undefined) this.#learn(planned.kind, planned.amount * (1 - before), seconds)
     this.ended(step)
   }
 
@@ -94,10 +115,12 @@ export class Estimate {
     let known = 0
     let unknown = 0
     const others = new Map(this.#kinds)
-    for (const [step, { began, share }] of this.#running) {
+    for (const [step, { began, share, before, first }] of this.#running) {
       const planned = this.#left.get(step)
-      if (planned === undefined || share <= 0.02) continue
-      seconds += ((this.#now() - began) * (1 - share)) / share
+      if (planned === undefined || share - before <= ENOUGH) continue
+      // the start of an engine is left out as soon as there is a pace without it
+      const since = first !== undefined && share - first.share > ENOUGH ? first : { at: began, share: before }
+      seconds += ((this.#now() - since.at) * (1 - share)) / (share - since.share)
       known++
       this.#add(others, planned, -1)
     }

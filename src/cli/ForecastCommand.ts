@@ -9,14 +9,14 @@ import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import { type Asked, settingsOf } from "../engine/Engines.ts"
 import type { Node } from "../plan/Plan.ts"
-import { keep } from "../run/Calibration.ts"
-import { circumstances } from "../run/Circumstances.ts"
 import { withBodies } from "../run/FanOut.ts"
-import { type Circumstances, forecastOn } from "../run/Forecast.ts"
+import { keep } from "../run/forecast/Calibration.ts"
+import { type Circumstances, circumstances } from "../run/forecast/Circumstances.ts"
+import { forecastOn } from "../run/forecast/PlanForecast.ts"
+import { type Rates, ratesOf } from "../run/forecast/Rates.ts"
+import { reckon } from "../run/forecast/Reckoning.ts"
 import { thisMachine } from "../run/Machine.ts"
-import { survey } from "../run/Peek.ts"
-import { type Rates, ratesOf } from "../run/Rates.ts"
-import { reckon } from "../run/Reckoning.ts"
+import { survey } from "../run/Survey.ts"
 import { resolveRun } from "../run/Tags.ts"
 import { NotFound } from "./Errors.ts"
 import { renderForecast } from "./ForecastText.ts"
@@ -69,7 +69,7 @@ const measure = Effect.fnUntraced(function* (
   { device }: Circumstances,
   { runs, json }: ForecastSettings,
 ) {
-  const { calibrate } = yield* Effect.promise(() => import("../run/Calibrate.ts"))
+  const { calibrate } = yield* Effect.promise(() => import("../run/forecast/Calibrate.ts"))
   const computing = withBodies(nodes).flatMap(({ forecast }) => forecast.compute ?? [])
   const shapes = Map.groupBy(computing, ({ architecture }) => JSON.stringify(architecture))
   for (const some of shapes.values()) {

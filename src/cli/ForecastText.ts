@@ -3,8 +3,9 @@
  * what is not known included.
  */
 import { type Components, components, totalOf } from "../engine/Components.ts"
-import { ageInWords } from "../run/Calibration.ts"
-import type { PlanForecast, StepForecast } from "../run/Forecast.ts"
+import { ageInWords } from "../run/forecast/Calibration.ts"
+import type { PlanForecast } from "../run/forecast/PlanForecast.ts"
+import type { StepForecast } from "../run/forecast/StepForecast.ts"
 import { type Align, bytes, count, duration, operations, table } from "./Table.ts"
 
 /** The ratio of tokens to parameters that spends operations best: Hoffmann et al. 2022, arXiv 2203.15556. */

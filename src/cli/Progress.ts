@@ -13,28 +13,30 @@ export interface Renderer {
   readonly close: () => void
 }
 
-/** Estimates the time left of one step from the pace since it was first seen. */
+/** Estimates the time left of one step from the pace since its first progress: an engine that starts is none. */
 class Pace {
-  readonly #started = performance.now()
-  #first: number | undefined
+  #first: { readonly done: number; readonly at: number } | undefined
   secondsLeft(progress: Progress): number | undefined {
-    this.#first ??= progress.done
-    const seconds = (performance.now() - this.#started) / 1000
-    const done = progress.done - this.#first
-    if (done <= 0 || seconds < 1) return undefined
+    this.#first ??= { done: progress.done, at: performance.now() }
+    const seconds = (performance.now() - this.#first.at) / 1000
+    const done = progress.done - this.#first.done
+    if (done <= 0 || seconds < 1 || progress.done >= progress.total) return undefined
     return ((progress.total - progress.done) * seconds) / done
   }
 }
 
-const progressText = (progress: Progress, secondsLeft: number | undefined): string =>
-  [
-    `${count(progress.done)}/${count(progress.total)} ${progress.unit}`,
-    progress.detail,
-    progress.tokensPerSecond !== undefined && `${count(Math.round(progress.tokensPerSecond))} tokens/s`,
-    secondsLeft !== undefined && `${duration(secondsLeft)} left`,
-  ]
-    .filter(Boolean)
-    .join(" · ")
+/** Where `columns` are few, the speed gives way, then what the step says of itself; how far it is and how long it takes stay. */
+const progressText = (progress: Progress, secondsLeft: number | undefined, columns = Infinity): string => {
+  const far = `${count(progress.done)}/${count(progress.total)} ${progress.unit}`
+  const speed = progress.tokensPerSecond !== undefined && `${count(Math.round(progress.tokensPerSecond))} tokens/s`
+  const left = secondsLeft !== undefined && `${duration(secondsLeft)} left`
+  const texts = [
+    [far, progress.detail, speed, left],
+    [far, progress.detail, left],
+    [far, left],
+  ].map((parts) => parts.filter(Boolean).join(" · "))
+  return texts.find((text) => [...text].length <= columns) ?? texts.at(-1)!
+}
 
 const line = (event: RunEvent): string | undefined => {
   switch (event._tag) {
@@ -56,7 +58,7 @@ const line = (event: RunEvent): string | undefined => {
     case "FanOut":
       return `  fan-out  ${event.label}: ${event.items} items`
     case "RunInterrupted":
-      return `interrupted: what was finished is kept, training was saved\n  hint: the same command goes on from there`
+      return `interrupted: what was finished is kept\n  hint: the same command goes on from there`
     case "RunFinished":
       return event.made === 0
         ? `nothing to do: ${event.cached} steps were done before (${duration(event.seconds)})`
@@ -110,15 +112,17 @@ export const terminal = (write: (text: string) => void, columns: () => number): 
   }
   const erase = (): string => (drawn === 0 ? "" : `\x1b[${drawn}A\x1b[0J`)
   const footer = (): ReadonlyArray<string> => {
-    const lines = [...running.values()].map(({ label, pace, progress }) =>
-      progress === undefined
-        ? `  running  ${label}`
-        : `  ${bar(progress.done / progress.total, 16)} ${label}  ${progressText(progress, pace.secondsLeft(progress))}`,
-    )
+    const lines = [...running.values()].map(({ label, pace, progress }) => {
+      if (progress === undefined) return `  running  ${label}`
+      const before = `  ${bar(progress.done / progress.total, 16)} ${label}  `
+      return `${before}${progressText(progress, pace.secondsLeft(progress), columns() - 1 - [...before].length)}`
+    })
     const seconds = (performance.now() - started) / 1000
     const left = estimate.left()
     const remaining =
-      left === undefined ? "" : ` · ${left.atLeast ? "at least " : "about "}${duration(left.seconds)} left`
+      left === undefined || left.seconds < 1
+        ? ""
+        : ` · ${left.atLeast ? "at least " : "about "}${duration(left.seconds)} left`
     return total === 0
       ? []
       : [...lines, `  ${bar(done / total, 16)} ${done}/${total} steps · ${duration(seconds)}${remaining}`]

@@ -1,5 +1,5 @@
 /** A run's forecast as text, beside what happened. */
-import type { Reckoning } from "../run/Reckoning.ts"
+import type { Reckoning } from "../run/forecast/Reckoning.ts"
 import { bytes, count, duration, table } from "./Table.ts"
 
 const pairOf = (

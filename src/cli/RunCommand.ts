@@ -8,18 +8,19 @@ import * as Effect from "effect/Effect"
 import { type Asked, inWords, settingsOf, unavailable } from "../engine/Engines.ts"
 import type { Node } from "../plan/Plan.ts"
 import { ordinary } from "../plan/Resources.ts"
-import { requirePlanned, requireWorld } from "../run/Beforehand.ts"
-import { circumstances } from "../run/Circumstances.ts"
 import { packageRoot } from "../run/Code.ts"
 import { DeviceLog } from "../run/DeviceLog.ts"
-import { requireEngine, requireMachine, withNeeds } from "../run/Fit.ts"
-import { foretell, peaksOf, remember } from "../run/Foretelling.ts"
+import { circumstances } from "../run/forecast/Circumstances.ts"
+import { foretell, peaksOf, remember } from "../run/forecast/RunForecast.ts"
 import { thisMachine } from "../run/Machine.ts"
-import { survey } from "../run/Peek.ts"
+import { requireEngine, requireMachine, requireWorld, withNeeds } from "../run/Needs.ts"
+import { requirePlanned } from "../run/Refusals.ts"
 import { Reporter, type RunEvent } from "../run/Reporter.ts"
 import { runPlan, type StepResult, until } from "../run/Run.ts"
 import * as RunFolder from "../run/RunFolder.ts"
 import { secretOf } from "../run/Secrets.ts"
+import { survey } from "../run/Survey.ts"
+import { withLock } from "../store/Lock.ts"
 import { Store } from "../store/Store.ts"
 import { ExperimentRefused, NotFound } from "./Errors.ts"
 import { summary } from "./Outcome.ts"
@@ -97,8 +98,11 @@ export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
       const { step, label, artifact } = event
       steps.set(step, { step, label, artifact, made: event._tag === "StepFinished" })
     }
-    RunFolder.journal(folder, event)
-    renderer.emit(event)
+    try {
+      RunFolder.journal(folder, event)
+    } finally {
+      renderer.emit(event)
+    }
   }
   const record = (rest: Pick<RunFolder.RunRecord, "outcome" | "releases"> & { readonly error?: string }): void =>
     RunFolder.writeRecord(folder, {
@@ -171,6 +175,7 @@ export const run = Effect.fn("exp run")(function* (settings: RunSettings) {
       for (const release of releases) process.stdout.write(`release  ${relative(process.cwd(), release)}\n`)
     }
   }).pipe(
+    (running) => withLock(RunFolder.lockOf(folder), () => {}, running),
     Effect.onInterrupt(() =>
       lastly(() => {
         emit({ _tag: "RunInterrupted", run: basename(folder) })

@@ -18,7 +18,7 @@ import {
   type Document,
   defaultSplit,
   Inventory,
-  type Part,
+  Part,
   type Role,
   type SourceInventory,
   type SourceOrigin,
@@ -56,19 +56,23 @@ export class SourceNamedTwice extends Schema.TaggedError<SourceNamedTwice>()("So
 
 export class PartTooSmall extends Schema.TaggedError<PartTooSmall>()("PartTooSmall", {
   source: Schema.String,
-  part: Schema.Literals(["train", "validation", "holdout"]),
-  documents: Schema.Int,
+  /** Those that are too small. */
+  parts: Schema.Array(Schema.Struct({ part: Part, documents: Schema.Int })),
   minimum: Schema.Int,
   total: Schema.Int,
 }) {
   override get message() {
-    const left = `source "${this.source}" has ${this.total} documents, of which ${this.documents} for ${this.part}`
-    if (this.part === "train") return `${left}\n  hint: lower the split's shares or add documents`
+    const { parts, minimum, total } = this
+    const found = parts.map(({ part, documents }) => `${documents} for ${part}`).join(" and ")
+    const left = `source "${this.source}" has ${total} documents, of which ${found}`
+    if (parts[0]?.part === "train") return `${left}\n  hint: lower the split's shares or add documents`
     // documents fall by hash: a share that is enough on average would often be too small
-    const share = Math.ceil((125 * this.minimum) / this.total) / 100
-    const raised = share > 0.3 ? "" : `\`split: { ${this.part}: ${share} }\` is about enough; or `
-    const lowered = this.documents === 0 ? "lower `minimumDocuments`" : `write \`minimumDocuments: ${this.documents}\``
-    return `${left}; ${this.minimum} are needed\n  hint: ${raised}${lowered} in it and measure less surely, or add documents`
+    const share = Math.ceil((125 * minimum) / total) / 100
+    const shares = parts.map(({ part }) => `${part}: ${share}`).join(", ")
+    const raised = share > 0.3 ? "" : `\`split: { ${shares} }\` is about enough; or `
+    const least = Math.min(...parts.map(({ documents }) => documents))
+    const lowered = least === 0 ? "lower `minimumDocuments`" : `write \`minimumDocuments: ${least}\``
+    return `${left}; ${minimum} are needed\n  hint: ${raised}${lowered} in \`split\` and measure less surely, or add documents`
   }
 }
 
@@ -296,10 +300,14 @@ export const buildCorpus = Effect.fn("data.buildCorpus")(function* (request: Cor
     if (role === "train") {
       const sizes = { train: 0, validation: 0, holdout: 0 }
       for (const print of fingerprints) sizes[partOf(print)]++
-      for (const part of ["validation", "holdout", "train"] as const) {
-        const documents = sizes[part]
-        const minimum = part === "train" ? 1 : shares[part] > 0 ? shares.minimumDocuments : 0
-        if (documents < minimum) return yield* new PartTooSmall({ source, part, documents, minimum, total })
+      const minimum = shares.minimumDocuments
+      const small: Array<Part> = (["validation", "holdout"] as const).filter(
+        (part) => shares[part] > 0 && sizes[part] < minimum,
+      )
+      if (small.length === 0 && sizes.train === 0) small.push("train")
+      if (small.length > 0) {
+        const parts = small.map((part) => ({ part, documents: sizes[part] }))
+        return yield* new PartTooSmall({ source, parts, minimum, total })
       }
     }
 

@@ -6,9 +6,9 @@
 import * as Effect from "effect/Effect"
 import type { SourceRights } from "../model/Corpus.ts"
 import type { Rights } from "../model/License.ts"
-import { batchesOf, find, type LocatedSource, list, noLicense, sourceErrorOf } from "./Source.ts"
+import { find, type LocatedSource, list, noLicense, ownRecordsOf, rightsIn, sourceErrorOf } from "./Source.ts"
 
-/** Documents of a file that are looked at. */
+/** Records of a file that are looked at. */
 const FIRST = 500
 
 export interface RightsAhead {
@@ -40,12 +40,13 @@ const peek = (file: LocatedSource, said: SourceRights): Effect.Effect<Rights, un
       const licenses = new Set<string>()
       const terms = new Set<string>()
       let seen = 0
-      for await (const documents of batchesOf(file, undefined)) {
-        for (const { license, terms: own = said.terms } of documents.slice(0, FIRST - seen)) {
+      for await (const records of ownRecordsOf(file)) {
+        for (const fields of records.slice(0, FIRST - seen)) {
+          const { license, terms: own = said.terms } = rightsIn(file, fields)
           licenses.add(license === noLicense ? (said.license ?? noLicense) : license)
           if (own !== undefined) terms.add(own)
         }
-        seen += documents.length
+        seen += records.length
         if (seen >= FIRST) break
       }
       return {

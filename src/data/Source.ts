@@ -19,7 +19,7 @@
  */
 import { hash } from "node:crypto"
 import { createReadStream } from "node:fs"
-import { readdir, stat } from "node:fs/promises"
+import { open, readdir, stat } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { createGunzip } from "node:zlib"
 import * as Effect from "effect/Effect"
@@ -30,7 +30,6 @@ import { byCodeUnit } from "../model/ByCodeUnit.ts"
 import { SourceName } from "../model/Corpus.ts"
 import { didYouMean } from "../model/DidYouMean.ts"
 import { fileSum, KeptSums } from "./FileSum.ts"
-import { openParquet } from "./Parquet.ts"
 
 export const noLicense = "NOASSERTION"
 
@@ -216,15 +215,42 @@ export const formatOf = (file: string): { readonly stem: string; readonly format
 
 const isUsableName = Schema.is(SourceName)
 
+const CHUNK = 1 << 16
+
+/** What a plain file holds. A stream would read as fast, but starting one costs as much as reading a short file: a plan reads many. */
+async function* chunksOf(path: string): AsyncGenerator<Buffer> {
+  await using file = await open(path)
+  for (;;) {
+    const { buffer, bytesRead } = await file.read(Buffer.allocUnsafe(CHUNK))
+    if (bytesRead === 0) return
+    yield buffer.subarray(0, bytesRead)
+  }
+}
+
+/** What a packed file holds. `line`: where its reader is, for complaints. */
+async function* unpackedOf(path: string, file: string, line: () => number): AsyncGenerator<Buffer> {
+  const input = createReadStream(path, { highWaterMark: CHUNK })
+  const bytes = input.pipe(createGunzip({ chunkSize: CHUNK }))
+  input.on("error", (error) => bytes.destroy(error))
+  let read = 0
+  try {
+    for await (const chunk of bytes as AsyncIterable<Buffer>) {
+      read += chunk.length
+      if (read > 4e6 && read > MAX_EXPANSION * bytes.bytesWritten)
+        throw new SourceCorrupt({ file, record: line() - 1, problem: `it expands more than ${MAX_EXPANSION}-fold` })
+      yield chunk
+    }
+  } finally {
+    input.destroy()
+    bytes.destroy()
+  }
+}
+
 /** Batches of lines without their line feed, numbered from 1; a byte order mark at the start is left out. */
 async function* linesOf(path: string, file: string, zipped: boolean) {
-  const input = createReadStream(path, { highWaterMark: 1 << 16 })
-  const bytes = zipped ? input.pipe(createGunzip({ chunkSize: 1 << 16 })) : input
-  if (zipped) input.on("error", (error) => bytes.destroy(error))
   let line = 1
   let held: Array<Buffer> = []
   let heldBytes = 0
-  let read = 0
   const take = (end: Buffer) => {
     const whole = held.length === 0 ? end : Buffer.concat([...held, end])
     held = []
@@ -233,10 +259,7 @@ async function* linesOf(path: string, file: string, zipped: boolean) {
     return { number: line++, bytes: marked ? whole.subarray(3) : whole }
   }
   try {
-    for await (const chunk of bytes as AsyncIterable<Buffer>) {
-      read += chunk.length
-      if ("bytesWritten" in bytes && read > 4e6 && read > MAX_EXPANSION * bytes.bytesWritten)
-        throw new SourceCorrupt({ file, record: line - 1, problem: `it expands more than ${MAX_EXPANSION}-fold` })
+    for await (const chunk of zipped ? unpackedOf(path, file, () => line) : chunksOf(path)) {
       const lines: Array<{ readonly number: number; readonly bytes: Buffer }> = []
       let start = 0
       for (let end = chunk.indexOf(10); end !== -1; end = chunk.indexOf(10, start)) {
@@ -253,9 +276,6 @@ async function* linesOf(path: string, file: string, zipped: boolean) {
     const code = cause instanceof Error && "code" in cause ? String(cause.code) : ""
     if (code.startsWith("Z_")) throw new SourceCorrupt({ file, record: line - 1, problem: (cause as Error).message })
     throw cause
-  } finally {
-    input.destroy()
-    bytes.destroy()
   }
 }
 
@@ -336,6 +356,7 @@ async function* parquetRecords(
   text: string,
 ): AsyncGenerator<ReadonlyArray<Fields>> {
   let record = 0
+  const { openParquet } = await import("./Parquet.ts")
   try {
     await using table = await openParquet(path, columns)
     const invalid = (field: string, problem: string) => new SourceFieldInvalid({ file, record: 1, field, problem })
@@ -395,16 +416,35 @@ const sourceOf = (file: string, fields: Fields): string => {
 const documentId = (source: string, given: string): string =>
   given.startsWith(`${source}:`) ? given : `${source}:${given}`
 
-const documentOf = ({ file, source }: LocatedSource, fields: Fields): SourceDocument => {
-  const { record } = fields
-  const text = (name: string): string | undefined => {
-    const value = fields.get(name) ?? undefined
+/** A field of a record that is absent or a string. */
+const textIn =
+  (file: string, { record, get }: Fields) =>
+  (name: string): string | undefined => {
+    const value = get(name) ?? undefined
     const invalid = (problem: string) => new SourceFieldInvalid({ file, record, field: name, problem })
     if (value === undefined) return undefined
     if (typeof value !== "string") throw invalid(`is ${JSON.stringify(typeof value)}, not a string`)
     if (name !== "text" && value.length > MAX_FIELD) throw invalid(`is longer than ${MAX_FIELD} characters`)
     return value.toWellFormed()
   }
+
+/** What a record says of licence, attribution and terms of use. */
+export const rightsIn = (
+  { file }: LocatedSource,
+  fields: Fields,
+): Pick<SourceDocument, "license" | "attribution" | "terms"> => {
+  const text = textIn(file, fields)
+  return {
+    license: text("license") || noLicense,
+    attribution: text("attribution") || text("origin") || undefined,
+    terms: text("terms") || undefined,
+  }
+}
+
+const documentOf = (located: LocatedSource, fields: Fields): SourceDocument => {
+  const { file, source } = located
+  const { record } = fields
+  const text = textIn(file, fields)
   const body = text("text")
   if (body === undefined || body.trim() === "")
     throw new SourceFieldInvalid({
@@ -423,9 +463,7 @@ const documentOf = ({ file, source }: LocatedSource, fields: Fields): SourceDocu
     id: documentId(source, id || String(record)),
     text: body,
     language: text("lang"),
-    license: text("license") || noLicense,
-    attribution: text("attribution") || text("origin") || undefined,
-    terms: text("terms") || undefined,
+    ...rightsIn(located, fields),
     record,
   }
 }
@@ -460,17 +498,23 @@ class Seen {
   }
 }
 
+/** The records of a source in batches, also where its file holds several. */
+export async function* ownRecordsOf(located: LocatedSource): AsyncGenerator<ReadonlyArray<Fields>> {
+  const { file, shared, source } = located
+  for await (const records of recordsOf(located))
+    yield shared ? records.filter((fields) => sourceOf(file, fields) === source) : records
+}
+
 /** Documents in batches; throws a `SourceError` (or what the file system says). */
 export async function* batchesOf(
   located: LocatedSource,
   language: string | undefined,
 ): AsyncGenerator<ReadonlyArray<SourceDocument>> {
-  const { file, shared, source } = located
+  const { file } = located
   const ids = new Seen()
-  for await (const records of recordsOf(located)) {
+  for await (const records of ownRecordsOf(located)) {
     const documents: Array<SourceDocument> = []
     for (const fields of records) {
-      if (shared && sourceOf(file, fields) !== source) continue
       const document = documentOf(located, fields)
       const { id, record } = document
       if (language !== undefined && document.language !== undefined && document.language !== language)

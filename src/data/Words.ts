@@ -16,7 +16,6 @@ const SPACE = 0
 const LETTER = 1
 const NUMBER = 2
 const OTHER = 3
-const UNKNOWN = 255
 
 /** First and last code point of every run of letters or numbers that Unicode 17 added. */
 const sinceUnicode17: ReadonlyArray<readonly [number, number]> = [
@@ -48,7 +47,8 @@ const sinceUnicode17: ReadonlyArray<readonly [number, number]> = [
   [0x323b0, 0x33479],
 ]
 
-const classes = new Uint8Array(0x110000).fill(UNKNOWN)
+/** Of every character that was met one more than its class: a table of zeros costs nothing until it is asked. */
+const classes = new Uint8Array(0x110000)
 
 const classify = (codePoint: number): number => {
   const character = String.fromCodePoint(codePoint)
@@ -61,14 +61,14 @@ const classify = (codePoint: number): number => {
         : /\p{N}/u.test(character)
           ? NUMBER
           : OTHER
-  classes[codePoint] = kind
+  classes[codePoint] = kind + 1
   return kind
 }
 
 /** 0 white space, 1 letter, 2 number, 3 anything else. */
 export const characterClass = (codePoint: number): number => {
-  const kind = classes[codePoint]!
-  return kind === UNKNOWN ? classify(codePoint) : kind
+  const known = classes[codePoint]!
+  return known === 0 ? classify(codePoint) : known - 1
 }
 
 /** Where the word that begins at `start` ends. `text` is well formed and `start` is inside it. */

@@ -23,6 +23,7 @@
  * Training row r of a source is tokens[rT … rT+T]: T inputs, targets shifted by one, the last token shared with the next row.
  * The training tokens of one source are contiguous; its remainder is dropped and counted.
  */
+import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 
 const Natural = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
@@ -50,15 +51,18 @@ export const Document = Schema.Struct({
 })
 export type Document = typeof Document.Type
 
+const ShareOfDocuments = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 0.9 }))
+
+/** Whatever of it an experiment leaves out is as in `defaultSplit`. */
 export const Split = Schema.Struct({
   /** Shares of a source's documents, by document hash. */
-  validation: Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 0.9 })),
-  holdout: Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 0.9 })),
+  validation: ShareOfDocuments.pipe(Schema.withConstructorDefault(Effect.succeed(0.05))),
+  holdout: ShareOfDocuments.pipe(Schema.withConstructorDefault(Effect.succeed(0.05))),
   /** Fewer validation or holdout documents than this in any training source is an error. */
-  minimumDocuments: Natural,
+  minimumDocuments: Natural.pipe(Schema.withConstructorDefault(Effect.succeed(20))),
 })
 export type Split = typeof Split.Type
-export const defaultSplit: Split = { validation: 0.05, holdout: 0.05, minimumDocuments: 20 }
+export const defaultSplit: Split = Split.make({})
 
 const Counts = Schema.Struct({ documents: Natural, bytes: Natural, characters: Natural, words: Natural })
 

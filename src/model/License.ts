@@ -348,6 +348,9 @@ export interface Objection {
 
 const documentsOf = ({ licenses }: Rights): number => Object.values(licenses).reduce((sum, n) => sum + n, 0)
 
+/** The one objection that saying something takes away. */
+export const nobodyNamed = "asks for attribution, and no record of the source says to whom"
+
 /** What stands against a release of a model trained on these sources; those only measured on do not bind it. */
 export const objections = (release: string, sources: ReadonlyArray<Rights>): ReadonlyArray<Objection> => {
   const asked = licensesIn(parseExpression(release))
@@ -375,8 +378,7 @@ export const objections = (release: string, sources: ReadonlyArray<Rights>): Rea
           return [{ source, license, documents, rule: opposed.rule, reason: `${other}may go on ${opposed.onward}` }]
         }
         if (rights.attributions.length > 0 || both(expression, ({ rule }) => rule === "public-domain")) return []
-        const reason = "asks for attribution, and no record of the source says to whom"
-        return [{ source, license, documents, rule: "attribution", reason }]
+        return [{ source, license, documents, rule: "attribution", reason: nobodyNamed }]
       })
       return [...forbidden, ...licensed]
     })

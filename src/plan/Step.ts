@@ -14,6 +14,7 @@ import { suggestion } from "../model/DidYouMean.ts"
 import { canonicalJson } from "../model/Digest.ts"
 import { type Forecast, foreign, PlanError, Recorder } from "./Plan.ts"
 import { misdeclared, ordinary, type Resources } from "./Resources.ts"
+import type { HeldTexts } from "./Texts.ts"
 import type { Doing } from "./Work.ts"
 
 /**
@@ -58,6 +59,10 @@ export interface Definition {
   readonly beforehand?: Beforehand
   /** Bytes it will write, by what its inputs weigh on disk: for kinds whose plan cannot know. */
   readonly writes?: Writes
+  /** How much text its artifact holds, for kinds that bring texts, gather or pack them. */
+  readonly texts?: HeldTexts
+  /** Whether it reads all texts that are brought to it: what it takes grows with their bytes. */
+  readonly readsTexts?: boolean
   /** Whether a plan that somebody else wrote gives it what it takes: its parameters as they are encoded, and inputs by their names. */
   readonly accepts?: (params: unknown, inputs: Readonly<Record<string, ReadonlyArray<unknown>>>) => boolean
   readonly run?: Doing
@@ -140,6 +145,8 @@ export interface Declaration<P extends Schema.Struct.Fields, I extends Inputs, O
   /** What differs from an ordinary step's needs: one core, memory not worth counting, no GPU. */
   readonly resources?: (params: Schema.Struct<P>["Type"], inputs: Given<I>) => Partial<Resources>
   readonly writes?: Writes
+  readonly texts?: HeldTexts
+  readonly readsTexts?: boolean
   readonly run: Doing
 }
 
@@ -176,6 +183,8 @@ export const make = <const Kind extends string, P extends Schema.Struct.Fields, 
     ...(declaration.beforehand && { beforehand: declaration.beforehand }),
     ...(declaration.wholeSelection && { wholeSelection: declaration.wholeSelection }),
     ...(declaration.writes && { writes: declaration.writes }),
+    ...(declaration.texts && { texts: declaration.texts }),
+    readsTexts: declaration.readsTexts ?? false,
   }
   const call = Effect.fnUntraced(function* (args: Arguments<P, I>) {
     const recorder = yield* Recorder

@@ -17,6 +17,8 @@ export interface Input {
 export interface Progress {
   readonly done: number
   readonly total: number
+  /** Of `done`, what was there before this run began: none of its time went into that. */
+  readonly before?: number
   readonly unit: string
   /** Short facts for people: `loss 4.213`. */
   readonly detail?: string

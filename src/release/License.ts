@@ -3,7 +3,8 @@
  * whether the one is possible for the others (rules: `src/model/License.ts`).
  */
 import * as Effect from "effect/Effect"
-import type * as FileSystem from "effect/FileSystem"
+import * as FileSystem from "effect/FileSystem"
+import * as Schema from "effect/Schema"
 import { Inventory } from "../model/Corpus.ts"
 import {
   type Class,
@@ -17,7 +18,6 @@ import {
   type Rights,
   ruleOf,
 } from "../model/License.ts"
-import { readJson } from "./Folder.ts"
 import { oneLine } from "./Markdown.ts"
 import { LicenseRefused, objectionText } from "./ReleaseError.ts"
 
@@ -81,8 +81,9 @@ export const checkCorpus = (
   licensing: Licensing,
   folder: string,
 ): Effect.Effect<string | undefined, LicenseRefused, FileSystem.FileSystem> =>
-  readJson(Inventory, `${folder}/inventory.json`).pipe(
-    Effect.catchTag("ReleaseInputUnreadable", () => Effect.succeed({ sources: [] })),
+  Effect.flatMap(FileSystem.FileSystem, (fs) => fs.readFileString(`${folder}/inventory.json`)).pipe(
+    Effect.flatMap(Schema.decodeUnknownEffect(Schema.fromJsonString(Inventory))),
+    Effect.orElseSucceed((): Inventory => ({ sources: [] })),
     Effect.flatMap(({ sources }) => checkPlanned(licensing, sources)),
   )
 

@@ -22,6 +22,13 @@ export interface Foretold {
   readonly diskBytes?: number
 }
 
+/** A sentence about a step. */
+export interface Note {
+  readonly step: string
+  readonly label: string
+  readonly text: string
+}
+
 export type RunEvent =
   | {
       readonly _tag: "RunStarted"
@@ -49,7 +56,7 @@ export type RunEvent =
   | { readonly _tag: "StepProgress"; readonly step: string; readonly label: string; readonly progress: Progress }
   /** What the engine says of its device while the step runs: `device.jsonl` of the run's folder has it, the journal does not. */
   | { readonly _tag: "StepDevice"; readonly step: string; readonly label: string; readonly reading: DeviceReading }
-  | { readonly _tag: "StepNote"; readonly step: string; readonly label: string; readonly text: string }
+  | ({ readonly _tag: "StepNote" } & Note)
   | {
       readonly _tag: "StepFinished"
       readonly step: string

@@ -30,11 +30,11 @@ import type { InputRecord, Manifest } from "../store/Manifest.ts"
 import { type ArtifactDamaged, Store, type StoreFailed } from "../store/Store.ts"
 import { codeDigest } from "./Code.ts"
 import { turns, withBodies, within } from "./FanOut.ts"
-import { foreseen } from "./Foresight.ts"
 import { frontier } from "./Frontier.ts"
 import { keyOf, madeWith } from "./Key.ts"
 import { type Machine, thisMachine, tooSmall } from "./Machine.ts"
 import { Places } from "./Places.ts"
+import { foreseen } from "./Refusals.ts"
 import { Reporter } from "./Reporter.ts"
 
 export class StepFailed extends Schema.TaggedError<StepFailed>()("StepFailed", {

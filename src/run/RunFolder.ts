@@ -7,6 +7,7 @@
  * | `plan.txt`, `plan.json` | the recorded plan                                              |
  * | `journal.ndjson` | events with their times: append-only                                  |
  * | `run.json`       | when, where, parameters, how it ended                                 |
+ * | `lock`           | held while it runs, empty                                             |
  * | `artifacts/`     | links into the store, by step                                         |
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from "node:fs"
@@ -59,6 +60,9 @@ export const writeRecord = (folder: string, record: RunRecord): void => {
   settle(join(folder, "journal.ndjson"))
   replace(join(folder, "run.json"), `${JSON.stringify(withoutSecrets(record), null, 2)}\n`)
 }
+
+/** Held by the process that a run belongs to: killed, it can say nothing any more. */
+export const lockOf = (folder: string): string => join(folder, "lock")
 
 export const readRecord = (folder: string): RunRecord | undefined => {
   try {

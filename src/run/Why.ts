@@ -12,7 +12,7 @@ import { Store } from "../store/Store.ts"
 import { codeDigest } from "./Code.ts"
 import { withoutCopy } from "./FanOut.ts"
 import { type Field, fields, type Making } from "./Fields.ts"
-import { oneByOne, survey } from "./Peek.ts"
+import { oneByOne, survey } from "./Survey.ts"
 
 interface Named {
   readonly step: string

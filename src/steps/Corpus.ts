@@ -15,6 +15,7 @@ import { Corpus, Dataset, type Problem } from "../model/Artifact.ts"
 import { defaultSplit, SourceRights, Split } from "../model/Corpus.ts"
 import { suggestion } from "../model/DidYouMean.ts"
 import * as Step from "../plan/Step.ts"
+import type { Source, Texts } from "../plan/Texts.ts"
 
 /** Where a source in the language `code` is found that `from` does not have: code to be measured on comes with the project. */
 const embedded = fileURLToPath(new URL("../../experiments/corpus", import.meta.url))
@@ -45,6 +46,30 @@ const textBytesOf = ({ from, train, evaluate }: CorpusParams): number => {
       .reduce((sum, name) => sum + textBytes(join(folder, name)), 0)
   const there = statSync(from, { throwIfNoEntry: false })
   return there === undefined ? 0 : there.isDirectory() ? below(from) : textBytes(from)
+}
+
+/** Of what a source takes on disk, the text itself. */
+const TEXT_SHARE = 0.78
+
+/** By the size of the files that will be read, where the plan can see them, and by the bounds of data sets to be brought. */
+const textsOf = (params: CorpusParams, brought: ReadonlyArray<Source> = []): Texts | undefined => {
+  const sizes = brought.map(({ texts }) => texts?.bytes)
+  // one without a bound may be of any size
+  if (!sizes.every((size) => size !== undefined)) return undefined
+  const bytes = TEXT_SHARE * sizes.reduce((sum, size) => sum + size, textBytesOf(params))
+  if (bytes === 0) return undefined
+  const { train, evaluate, split } = params
+  const trained = (bytes * sourcesOf(train).length) / (sourcesOf(train).length + sourcesOf(evaluate).length)
+  return {
+    bytes,
+    split: {
+      train: trained * (1 - split.validation - split.holdout),
+      validation: trained * split.validation + (bytes - trained),
+      trainedValidation: trained * split.validation,
+      holdout: trained * split.holdout,
+    },
+    counted: false,
+  }
 }
 
 /** Handles of a list, which may be nested and may hold items of a fan-out: of those nothing is known yet. */
@@ -119,6 +144,8 @@ export const corpus = Step.make("corpus", {
   },
   // the text, and beside it in every record what it is and where it came from
   writes: (params: CorpusParams, { texts = 0 }) => 1.2 * (textBytesOf(params) + texts),
+  texts: (params: CorpusParams, { texts }) => textsOf(params, texts),
+  readsTexts: true,
   outside: ({ from, train, evaluate }: CorpusParams, { texts = [] }) =>
     Effect.gen(function* () {
       const { fingerprints } = yield* Effect.promise(() => import("../data/Corpus.ts"))

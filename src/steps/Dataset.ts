@@ -58,6 +58,14 @@ const DOCUMENT_BYTES = 5_000
 /** Somebody waits for a plan. */
 const LOOKING_SECONDS = 8
 
+/** Bytes that are brought at most; undefined where there is no bound. */
+const bytesAtMost = ({ most }: DatasetParams): number | undefined => {
+  const { megabytes = Number.POSITIVE_INFINITY, documents = Number.POSITIVE_INFINITY } = most ?? {}
+  const text = Math.min(megabytes * 1e6, documents * DOCUMENT_BYTES)
+  // ids and quotation marks beside the text
+  return text === Number.POSITIVE_INFINITY ? undefined : 1.1 * text
+}
+
 const commitOf = ({ repository, revision }: DatasetParams) =>
   Effect.gen(function* () {
     const { openFiles } = yield* Effect.promise(() => import("../hub/Files.ts"))
@@ -92,11 +100,10 @@ const step = Step.make("dataset", {
   output: (ref, { source, language }) => new Dataset(ref, { source, language }),
   label: ({ source }) => `dataset ${source}`,
   resumable: true,
-  writes: ({ most }: DatasetParams) => {
-    const { megabytes = Number.POSITIVE_INFINITY, documents = Number.POSITIVE_INFINITY } = most ?? {}
-    const text = Math.min(megabytes * 1e6, documents * DOCUMENT_BYTES)
-    // ids and quotation marks beside the text
-    return text === Number.POSITIVE_INFINITY ? undefined : 1.1 * text
+  writes: bytesAtMost,
+  texts: (params: DatasetParams) => {
+    const bytes = bytesAtMost(params)
+    return bytes === undefined ? undefined : { bytes, counted: false }
   },
   outside: (params: DatasetParams) =>
     COMMIT.test(params.revision)

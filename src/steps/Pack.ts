@@ -7,6 +7,27 @@ import { Corpus, Tokenizer, Tokens } from "../model/Artifact.ts"
 import { Mix } from "../model/Corpus.ts"
 import { suggestion } from "../model/DidYouMean.ts"
 import * as Step from "../plan/Step.ts"
+import type { Parts, Texts } from "../plan/Texts.ts"
+
+/** Of a tokenizer that does not come of this plan. */
+const USUAL_VOCABULARY = 16_384
+
+/** Bytes of text that a token stands for: 3.0 at a vocabulary of 2,048 entries, a third of a byte more for each doubling. */
+const bytesPerToken = (vocabulary: number): number => Math.max(1, 3 + 0.33 * (Math.log2(vocabulary) - 11))
+
+const withTokens = (texts: Texts, split: Parts, vocabulary: number): Texts => {
+  const tokens = (bytes: number): number => bytes / bytesPerToken(vocabulary)
+  return {
+    ...texts,
+    tokens: {
+      train: tokens(split.train),
+      validation: tokens(split.validation),
+      trainedValidation: tokens(split.trainedValidation),
+      holdout: tokens(split.holdout),
+    },
+    counted: false,
+  }
+}
 
 export const pack = Step.make("pack", {
   version: 1,
@@ -33,6 +54,11 @@ export const pack = Step.make("pack", {
   },
   // a token stands for some four bytes of text and takes two, or four where the vocabulary is large; few entries make it more
   writes: (_, { corpus = 0 }) => corpus,
+  texts: (_, { corpus, tokenizer }) => {
+    const texts = corpus?.[0]?.texts
+    return texts?.split && withTokens(texts, texts.split, tokenizer?.[0]?.params.vocabulary ?? USUAL_VOCABULARY)
+  },
+  readsTexts: true,
   run: (work) =>
     Effect.gen(function* () {
       const { packTokens } = yield* Effect.promise(() => import("../data/Pack.ts"))

@@ -14,6 +14,7 @@ export const tokenizer = Step.make("tokenizer", {
   },
   inputs: { corpus: Corpus },
   output: (ref, { vocabulary }) => new Tokenizer(ref, vocabulary),
+  readsTexts: true,
   run: (work) =>
     Effect.gen(function* () {
       const { trainTokenizer } = yield* Effect.promise(() => import("../data/TokenizerTraining.ts"))

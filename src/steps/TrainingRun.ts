@@ -284,6 +284,7 @@ export const trainingRun = Effect.fn("trainingRun")(function* (work: Work, stret
     work.progress({
       done: event.step - stretch.startStep,
       total: stretch.endStep - stretch.startStep,
+      ...(from.step > stretch.startStep && { before: from.step - stretch.startStep }),
       unit: "steps",
       detail: `loss ${event.loss.toFixed(3)}`,
       tokensPerSecond: pace.tokens / pace.seconds,

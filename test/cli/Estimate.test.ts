@@ -35,6 +35,30 @@ describe("the time a run still takes", () => {
     expect(estimate.left()).toEqual({ seconds: 30, atLeast: true })
   })
 
+  it("does not take the start of an engine for its pace", () => {
+    const { now, pass } = clock()
+    const estimate = new Estimate(work, now)
+    estimate.started("train")
+    pass(60)
+    estimate.progress("train", { done: 10, total: 100, unit: "steps" })
+    pass(10)
+    estimate.progress("train", { done: 20, total: 100, unit: "steps" })
+    expect(estimate.left()).toEqual({ seconds: 80, atLeast: true })
+  })
+
+  it("takes what was there before this run for no work of its own", () => {
+    const { now, pass } = clock()
+    const estimate = new Estimate(work, now)
+    estimate.started("decay-a")
+    pass(10)
+    estimate.progress("decay-a", { done: 15, total: 20, before: 10, unit: "steps" })
+    expect(estimate.left()).toEqual({ seconds: 10, atLeast: true })
+    pass(10)
+    // 10 steps in 20 s, and 40 to go
+    estimate.finished("decay-a", 20)
+    expect(estimate.left()).toEqual({ seconds: 80, atLeast: true })
+  })
+
   it("counts a step of a kind seen before by its amount of work", () => {
     const estimate = new Estimate(work, () => 0)
     estimate.finished("train", 10)

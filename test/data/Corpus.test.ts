@@ -259,10 +259,10 @@ describe("buildCorpus", () => {
       ])
         messages.push((yield* Effect.flip(build({ from, ...request }))).message)
       expect(messages.join("\n")).toMatchInlineSnapshot(`
-        "source "a" has 100 documents, of which 5 for validation; 20 are needed
-          hint: \`split: { validation: 0.25 }\` is about enough; or write \`minimumDocuments: 5\` in it and measure less surely, or add documents
+        "source "a" has 100 documents, of which 5 for validation and 5 for holdout; 20 are needed
+          hint: \`split: { validation: 0.25, holdout: 0.25 }\` is about enough; or write \`minimumDocuments: 5\` in \`split\` and measure less surely, or add documents
         source "a" has 100 documents, of which 10 for holdout; 20 are needed
-          hint: \`split: { holdout: 0.25 }\` is about enough; or write \`minimumDocuments: 10\` in it and measure less surely, or add documents
+          hint: \`split: { holdout: 0.25 }\` is about enough; or write \`minimumDocuments: 10\` in \`split\` and measure less surely, or add documents
         source "one" has 1 documents, of which 0 for train
           hint: lower the split's shares or add documents
         source "none": none.jsonl holds no documents

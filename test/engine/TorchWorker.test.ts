@@ -36,6 +36,21 @@ const losses = Effect.flatMap(Engine, (engine) =>
 )
 
 /** How a request ends where the worker does this. */
+/** A training that is left after some steps, and what was said of it. */
+const left = Effect.gen(function* () {
+  const engine = yield* Engine
+  const said: Array<string> = []
+  const seen: Array<TrainEvent> = []
+  const fiber = yield* Effect.forkChild(
+    Stream.runForEach(engine.train(request(100_000)), (event) => Effect.sync(() => void seen.push(event))).pipe(
+      Effect.provideService(Remarks, (text) => void said.push(text)),
+    ),
+  )
+  while (seen.length < 5) yield* Effect.sleep("5 millis")
+  yield* Fiber.interrupt(fiber)
+  return said
+})
+
 const failing = (what: string, settings: Partial<Settings> = {}) =>
   Effect.flip(losses).pipe(
     Effect.provide(fake(what, settings)),
@@ -88,7 +103,7 @@ describe("a worker", () => {
         events.map((event) => `${event._tag} ${event.step}`),
         Array.from({ length: 20 }, (_, i) => `Step ${i + 1}`),
       )
-      assert.deepStrictEqual(said, ["torch 2.15.0 on cpu, threads=1", "micro-batch 4: 1.0 of 16.0 GiB"])
+      assert.deepStrictEqual(said, ["torch 2.15.0 on cpu, threads=1", "micro-batch 4: 1.0 of 16.0 GB"])
       assert.strictEqual(readings.length, 20)
       assert.deepStrictEqual(readings[1], { tokensPerSecond: 2000, mfu: 0.5 })
     }).pipe(Effect.provide(fake("works", { machine: { threads: 1 } }))),
@@ -107,15 +122,22 @@ describe("a worker", () => {
       const folder = yield* temporary
       const file = join(folder, "resume")
       yield* Effect.gen(function* () {
-        const engine = yield* Engine
-        const seen: Array<TrainEvent> = []
-        const fiber = yield* Effect.forkChild(
-          Stream.runForEach(engine.train(request(100_000)), (event) => Effect.sync(() => void seen.push(event))),
-        )
-        while (seen.length < 5) yield* Effect.sleep("5 millis")
-        yield* Fiber.interrupt(fiber)
+        const said = yield* left
         // its resume point was there before the interruption was over
-        assert.isAtLeast(Number(readFileSync(file, "utf8")), 5)
+        const saved = Number(readFileSync(file, "utf8"))
+        assert.isAtLeast(saved, 5)
+        assert.strictEqual(said.at(-1), `saved at step ${saved}`)
+        assert.strictEqual((yield* losses)[0]!.nll, 3)
+      }).pipe(Effect.provide(fake("works", {}, file)))
+    }),
+  )
+
+  it.live("says when what a training did last could not be saved, and why", () =>
+    Effect.gen(function* () {
+      const file = join(yield* temporary, "no such folder", "resume")
+      yield* Effect.gen(function* () {
+        const said = yield* left
+        assert.match(said.at(-1)!, /^what it did last could not be saved: ENOENT.*resume'\n {2}hint: /)
         assert.strictEqual((yield* losses)[0]!.nll, 3)
       }).pipe(Effect.provide(fake("works", {}, file)))
     }),

@@ -25,12 +25,17 @@ const step = (n: number) => ({
 })
 
 const train = async (id: number, { endStep }: { readonly endStep: number }): Promise<void> => {
-  say({ id, note: "micro-batch 4: 1.0 of 16.0 GiB" })
+  say({ id, note: "micro-batch 4: 1.0 of 16.0 GB" })
   for (let n = 1; n <= endStep; n++) {
     if (cancelled.has(id)) {
       await sleep(300)
-      writeFileSync(file, String(n - 1))
-      say({ id, result: { step: n - 1, interrupted: true } })
+      try {
+        writeFileSync(file, String(n - 1))
+        say({ id, result: { step: n - 1, interrupted: true } })
+      } catch (cause) {
+        const problem = (cause as Error).message
+        say({ id, error: { _tag: "EngineFailed", doing: "writing a resume point", problem } })
+      }
       return
     }
     say({ id, event: step(n) })

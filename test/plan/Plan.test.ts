@@ -430,6 +430,14 @@ describe("the id of a step", () => {
       yield* tokenizer({ vocabulary: 512, corpus: source })
     })
     assert.deepStrictEqual([...idsOf(inAnother)].sort(), [...idsOf(inOneOrder)].sort())
+    const splitBy = (split: { readonly validation?: number; readonly minimumDocuments?: number }) =>
+      idsOf(
+        experiment("split", function* () {
+          return yield* corpus({ from: "texts", ...sources, split })
+        }),
+      )
+    assert.deepStrictEqual(splitBy({}), splitBy({ validation: 0.05, minimumDocuments: 20 }))
+    assert.notDeepEqual(splitBy({ validation: 0.2 }), splitBy({}))
   })
 
   it("is one for a step that is asked for twice", () => {

@@ -31,7 +31,7 @@ describe("the plan of experiments/small-en-it.ts", () => {
       benchmark-883e51fec7ec  benchmark step_380  model=decay-875ebe343a4e#step_380
       select-a13d8e97aa5f  select by val_loss_mixed  among=benchmark-242cd3fc25c5,benchmark-fefff156b546,benchmark-88b95c296cbf,benchmark-1da2a923bf96,benchmark-c2c7c3879c31,benchmark-3c3beb7b30ea,benchmark-3f10322facd3,benchmark-883e51fec7ec
       sweep-2231001ab26a  sweep decoding  model=select-a13d8e97aa5f
-      release-947e91265c9c  release small-en-it  model=select-a13d8e97aa5f  decoding=sweep-2231001ab26a"
+      release-4b166644fd89  release small-en-it  model=select-a13d8e97aa5f  decoding=sweep-2231001ab26a"
     `)
   })
 

@@ -1,6 +1,6 @@
 /** A calibration as one was measured; a step of 16 rows takes 0.1 s by it: 0.02 for the update and 0.005 a row. */
 import type { Architecture } from "../../src/model/Architecture.ts"
-import type { Calibration } from "../../src/run/Calibration.ts"
+import type { Calibration } from "../../src/run/forecast/Calibration.ts"
 
 export const calibrationOf = (architecture: Architecture): Calibration => ({
   format: 1,

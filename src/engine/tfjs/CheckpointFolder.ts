@@ -157,7 +157,8 @@ export const write = (
     })
     return { path, state: complete }
   }).pipe(
-    Effect.onError(() => Effect.promise(() => rm(temporary, { recursive: true, force: true }))),
+    // where nothing can be tidied, it is why nothing could be written that is told
+    Effect.onError(() => Effect.ignore(attempt(() => rm(temporary, { recursive: true, force: true })))),
     Effect.uninterruptible,
   )
 }

@@ -37,6 +37,7 @@ import {
   TrainingDiverged,
   type TrainRequest,
 } from "../Engine.ts"
+import { parting, Remarks } from "../Remarks.ts"
 import { Rows } from "../Rows.ts"
 import * as CheckpointFolder from "./CheckpointFolder.ts"
 import type { Backend, WeightsReference } from "./Jobs.ts"
@@ -280,6 +281,7 @@ const make = (settings: Settings) =>
     const train = (request: TrainRequest): Stream.Stream<TrainEvent, EngineError> =>
       Stream.unwrap(
         Effect.gen(function* () {
+          const said = yield* Remarks
           const run = yield* openRun(request)
           const { rows, trainer } = run
           const { index } = rows
@@ -322,9 +324,15 @@ const make = (settings: Settings) =>
             resumedAt = yield* Clock.currentTimeMillis
             return path
           })
-          yield* Effect.addFinalizer(() =>
-            settled > resumable && settled < request.endStep && !diverged ? Effect.ignore(resumePoint) : Effect.void,
-          )
+          const save = Effect.suspend(() => {
+            if (settled === request.startStep || settled === request.endStep || diverged) return Effect.void
+            return Effect.match(settled > resumable ? resumePoint : Effect.void, {
+              onFailure: ({ problem }) => said(parting.unsaved(problem)),
+              onSuccess: () => said(parting.saved(resumable)),
+            })
+          })
+          // whoever listens may have no room left to note it
+          yield* Effect.addFinalizer(() => Effect.exit(save))
 
           const rowNumbers = () => rows.numbers(run.step * rowsPerStep, rowsPerStep)
           const diverge = Effect.fnUntraced(function* (what: string, numbers: ReadonlyArray<number>) {

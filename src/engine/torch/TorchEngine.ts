@@ -25,7 +25,7 @@ import {
   type TrainRequest,
 } from "../Engine.ts"
 import { Headway } from "../Headway.ts"
-import { Remarks } from "../Remarks.ts"
+import { parting, Remarks } from "../Remarks.ts"
 import { Rows } from "../Rows.ts"
 import { Telemetry } from "../Telemetry.ts"
 import { packageFolder } from "./Environment.ts"
@@ -146,8 +146,10 @@ const make = (settings: Settings) =>
       yield* Effect.acquireRelease(turn.take(1), () => turn.release(1))
       const doing = DOING[kind]
       const worker = yield* start
+      const said = yield* Remarks
       const id = ++asked
       let ended = false
+      let last: Line | undefined
       const failing = <A>(effect: Effect.Effect<A, EngineFailed>) =>
         Effect.tapError(effect, () => {
           ended = true
@@ -157,7 +159,8 @@ const make = (settings: Settings) =>
         worker.heard(doing, (lines) => {
           const stray = lines.find((line) => line.id !== id)
           if (stray !== undefined) return worker.rubbish(doing, JSON.stringify(stray), "nobody waits for it")
-          ended = lines.some((line) => line.result !== undefined || line.error !== undefined)
+          last = lines.find((line) => line.result !== undefined || line.error !== undefined)
+          ended = last !== undefined
           return Effect.succeed(lines)
         }),
       )
@@ -165,11 +168,18 @@ const make = (settings: Settings) =>
         yield* worker.send([`{"cancel":${id}}`])
         while (!ended) yield* next
       })
+      const save = Effect.match(giveUp, {
+        onFailure: ({ problem }) => said(parting.unsaved(problem)),
+        onSuccess: () => {
+          for (const words of wordsOf(last)) said(words)
+        },
+      })
       yield* Effect.addFinalizer(() =>
         ended
           ? Effect.void
           : kind === "train"
-            ? Effect.ignore(giveUp)
+            ? // whoever listens may have no room left to note it
+              Effect.exit(save)
             : Effect.ignore(
                 giveUp.pipe(Effect.timeoutOrElse({ duration: GIVE_UP_SECONDS * 1000, orElse: () => dismiss })),
               ),
@@ -265,6 +275,16 @@ const make = (settings: Settings) =>
     })
     return { engine, hello: Effect.map(turn.withPermits(1)(start), ({ hello }) => hello) }
   })
+
+/** What a training that was given up leaves behind, by its last line. One that was through with its steps has nothing to say. */
+const wordsOf = (last: Line | undefined): ReadonlyArray<string> => {
+  if (last?.error !== undefined)
+    return [parting.unsaved("problem" in last.error ? last.error.problem : last.error.what)]
+  const ended = Schema.decodeUnknownResult(Results.train)(last?.result)
+  if (Result.isFailure(ended)) return [parting.unsaved("the worker does not say what it saved")]
+  const { step, interrupted } = ended.success
+  return interrupted ? [parting.saved(step)] : []
+}
 
 /** What bits are promised for: the same of it. */
 const whereabouts = ({ torch, device = "cpu", gpus = [] }: Hello, machine: MachineSettings): string => {

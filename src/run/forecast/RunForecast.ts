@@ -1,19 +1,21 @@
-/** What a run has to do with its forecast: asks for it when it begins, and teaches the next one when it is over. */
+/** A run's forecast: what is foretold when it begins, and what it teaches the next one when it is over. */
 import * as Effect from "effect/Effect"
-import { trainingFlopsPerToken } from "../model/Architecture.ts"
-import type { Node } from "../plan/Plan.ts"
+import { trainingFlopsPerToken } from "../../model/Architecture.ts"
+import type { Node } from "../../plan/Plan.ts"
+import type { Peak } from "../DeviceLog.ts"
+import { withBodies, withoutCopy } from "../FanOut.ts"
+import type { Foretold } from "../Reporter.ts"
+import { type Seen, type Survey, stepsWithTimes, survey } from "../Survey.ts"
 import { paceOf } from "./Calibration.ts"
-import type { Peak } from "./DeviceLog.ts"
-import { withBodies, withoutCopy } from "./FanOut.ts"
-import { besides, type Circumstances, forecastOn, type StepForecast } from "./Forecast.ts"
-import { learn } from "./Paces.ts"
-import { type Seen, survey } from "./Peek.ts"
-import type { Foretold } from "./Reporter.ts"
+import type { Circumstances } from "./Circumstances.ts"
+import { amountOf, engineSeconds } from "./Duration.ts"
+import type { StepMemory } from "./Memory.ts"
+import { forecastOn } from "./PlanForecast.ts"
+import { learn, type Took } from "./StepPaces.ts"
+import { textsFor } from "./Texts.ts"
 
 const computes = (nodes: ReadonlyArray<Node>): boolean =>
   withBodies(nodes).some(({ forecast }) => forecast.compute !== undefined)
-
-type StepMemory = NonNullable<StepForecast["memory"]>
 
 /** As it will be measured: on a host the whole process, on a GPU what PyTorch's allocator gives out, without CUDA's own. */
 const measurable = ({ parts, bytes }: StepMemory, { room }: Circumstances): number =>
@@ -50,6 +52,27 @@ export const peaksOf = (nodes: ReadonlyArray<Node>, { calibrations }: Pick<Circu
       }
     )
   }
+}
+
+/** What steps did beside the engine in a run that is over. */
+const besides = (
+  nodes: ReadonlyArray<Node>,
+  seen: Survey,
+  { calibrations, pathOf }: Circumstances,
+  took: ReadonlyMap<string, number>,
+): ReadonlyArray<Took> => {
+  const textsOf = textsFor(nodes, seen, pathOf)
+  return stepsWithTimes(nodes, seen.copies).flatMap(({ node }) => {
+    const seconds = took.get(node.id)
+    const { compute } = node.forecast
+    if (seconds === undefined || compute?.training !== undefined) return []
+    const texts = textsOf(node)
+    const engine = engineSeconds(node, compute && paceOf(calibrations, compute.architecture), texts)
+    const amount = amountOf(node, texts)
+    return engine === undefined || !amount
+      ? []
+      : [{ kind: node.definition.kind, amount, seconds: Math.max(0, seconds - engine) }]
+  })
 }
 
 /** Notes what steps took beside the engine; where that cannot be noted, the run is none the worse. */

@@ -3,7 +3,7 @@ import { assert, describe, it } from "vitest"
 import { Corpus, Many, partOf, Release, Tokens } from "../../src/model/Artifact.ts"
 import { each, experiment, plan } from "../../src/plan/Plan.ts"
 import * as Step from "../../src/plan/Step.ts"
-import { foreseen } from "../../src/run/Foresight.ts"
+import { foreseen } from "../../src/run/Refusals.ts"
 
 const known = { languages: [], trainSources: [], evaluateSources: [], context: 1, vocabulary: 1 }
 const nothing = () => Effect.succeed(undefined)

@@ -4,9 +4,9 @@
  */
 import { join } from "node:path"
 import * as Schema from "effect/Schema"
-import { read } from "../store/Journal.ts"
-import { withoutCopy } from "./FanOut.ts"
-import type { Foretold } from "./Reporter.ts"
+import { read } from "../../store/Journal.ts"
+import { withoutCopy } from "../FanOut.ts"
+import type { Foretold } from "../Reporter.ts"
 
 const Pair = Schema.Struct({
   forecast: Schema.optionalKey(Schema.Finite),

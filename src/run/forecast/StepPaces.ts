@@ -6,12 +6,12 @@ import { existsSync, mkdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { replace } from "../store/Files.ts"
+import { replace } from "../../store/Files.ts"
 import { calibrationFolder } from "./Calibration.ts"
 
 const Pace = Schema.Struct({ seconds: Schema.Finite, amount: Schema.Finite })
 const Kinds = Schema.Record(Schema.String, Pace)
-export type Paces = typeof Kinds.Type
+export type StepPaces = typeof Kinds.Type
 const File = Schema.Record(Schema.String, Kinds)
 
 const decode = Schema.decodeUnknownResult(Schema.fromJsonString(File))
@@ -23,7 +23,7 @@ const readAll = (runs: string): typeof File.Type => {
   return Result.isSuccess(read) ? read.success : {}
 }
 
-export const pacesOf = (runs: string, device: string): Paces => readAll(runs)[device] ?? {}
+export const pacesOf = (runs: string, device: string): StepPaces => readAll(runs)[device] ?? {}
 
 export interface Took {
   readonly kind: string

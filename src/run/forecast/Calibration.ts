@@ -11,10 +11,10 @@ import { cpus } from "node:os"
 import { join } from "node:path"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import type { Numerics } from "../engine/Engine.ts"
-import { Architecture, parameterCount, trainingFlopsPerToken } from "../model/Architecture.ts"
-import { digest } from "../model/Digest.ts"
-import { replace } from "../store/Files.ts"
+import type { Numerics } from "../../engine/Engine.ts"
+import { Architecture, parameterCount, trainingFlopsPerToken } from "../../model/Architecture.ts"
+import { digest } from "../../model/Digest.ts"
+import { replace } from "../../store/Files.ts"
 
 const Above0 = Schema.Finite.check(Schema.isGreaterThan(0))
 

@@ -120,6 +120,20 @@ export const survey = Effect.fn("survey")(function* (nodes: ReadonlyArray<Node>)
 /** For whoever may not need it, or shares it with others. */
 export type Seen = ReturnType<typeof survey>
 
+/** The steps that make something, with how many times there may be of each: what a fan-out of unknown length does counts at its bound. */
+export const stepsWithTimes = (
+  nodes: ReadonlyArray<Node>,
+  copies: Survey["copies"],
+  times = 1,
+): ReadonlyArray<{ readonly node: Node; readonly times: number }> =>
+  nodes.flatMap((node) => {
+    if (node.body === undefined) return [{ node, times }]
+    const known = copies.get(node.id)
+    return known === undefined
+      ? stepsWithTimes(node.body.nodes, copies, times * node.body.atMost)
+      : stepsWithTimes(known, copies, times)
+  })
+
 /** The steps of a plan one by one: of a fan-out its copies, or its body where nobody knows for what it will be copied. */
 export const oneByOne = (nodes: ReadonlyArray<Node>, copies: Survey["copies"]): ReadonlyArray<Node> =>
   nodes.flatMap((node) => [node, ...oneByOne(copies.get(node.id) ?? node.body?.nodes ?? [], copies)])

@@ -1,12 +1,15 @@
 /**
- * Refusals that can be told of before their step runs: which artifact of a plan each of them looks at (`Foresight` in `plan/Step.ts`).
+ * Refusals that can be told of before their step runs, such as that of a release which the licences of its texts do not allow
+ * (`Foresight` in `plan/Step.ts`): by the plan alone, by what the store has already, or in a run as soon as the artifact is there that
+ * they look at.
  */
 import * as Effect from "effect/Effect"
 import type { Node } from "../plan/Plan.ts"
 import type { Foresight } from "../plan/Step.ts"
 import { Store } from "../store/Store.ts"
 import { producersOf, withBodies, withoutCopy } from "./FanOut.ts"
-import type { Standing } from "./Peek.ts"
+import type { Note } from "./Reporter.ts"
+import { type Seen, type Standing, survey } from "./Survey.ts"
 
 export interface Ahead {
   /** The step that may be refused. */
@@ -15,7 +18,7 @@ export interface Ahead {
 }
 
 /** Every step behind a later one that makes what its foresight looks at. */
-export const makersOf = (
+const makersOf = (
   later: Node,
   { into, input }: Foresight,
   producers: ReturnType<typeof producersOf>,
@@ -65,4 +68,42 @@ export const refusals = Effect.fn("refusals")(function* (
             onSuccess: () => Effect.fail(refusal),
           }),
         )
+})
+
+/**
+ * Fails with the first refusal that follows from the plan alone, of a step that is not done (`planned` of `Foresight`). Where what it
+ * looks at is there already, that is looked at, and `refusals` refuses. Gives what is possible, in words.
+ */
+export const requirePlanned = Effect.fnUntraced(function* (nodes: ReadonlyArray<Node>, seen: Seen = survey(nodes)) {
+  const allowed: Array<Note> = []
+  const later = withBodies(nodes).filter(({ definition }) => definition.foresees?.planned !== undefined)
+  if (later.length === 0) return allowed
+  const { standing } = yield* seen
+  const producers = producersOf(nodes)
+  const store = yield* Store
+  const isDone = ({ id }: Node): boolean => standing.get(id)?._tag === "Cached"
+  const told = ({ params }: Node, foresees: Foresight, maker: Node): Effect.Effect<string | undefined, Error> => {
+    const here = standing.get(maker.id)
+    if (here?._tag === "Cached")
+      return Effect.orElseSucceed(
+        foresees.check(params, store.pathOf(here.artifact)) as Effect.Effect<string | undefined, Error>,
+        () => undefined,
+      )
+    const given = Object.entries(maker.inputs).map(([name, refs]) => [
+      name,
+      producers(refs).map(({ params }) => params),
+    ])
+    return foresees.planned!(params, maker.params, Object.fromEntries(given)) as Effect.Effect<
+      string | undefined,
+      Error
+    >
+  }
+  for (const node of later.filter((one) => !isDone(one))) {
+    const foresees = node.definition.foresees!
+    for (const maker of makersOf(node, foresees, producers)) {
+      const text = yield* told(node, foresees, maker)
+      if (text !== undefined) allowed.push({ step: node.id, label: node.label, text })
+    }
+  }
+  return allowed
 })
