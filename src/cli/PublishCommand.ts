@@ -10,20 +10,16 @@ import { keyFor } from "../hub/Envelope.ts"
 import { staying } from "../hub/Foreign.ts"
 import { madeBefore, maySign, withKeyless } from "../hub/Keyless.ts"
 import { counting } from "../hub/Progress.ts"
-import {
-  type Change,
-  compare,
-  type PublishEvent,
-  type PublishOptions,
-  publish as publishRelease,
-} from "../hub/Publication.ts"
+import { type PublishEvent, type PublishOptions, publish as publishRelease } from "../hub/Publication.ts"
 import { type ReleaseContent, readRelease, withFile } from "../hub/ReleaseFiles.ts"
+import { type Change, compare } from "../hub/Standing.ts"
 import { findToken } from "../hub/Token.ts"
 import { ENVELOPE } from "../release/Signature.ts"
 import { BUNDLE } from "../release/Sigstore.ts"
 import { SUMS } from "../release/Sums.ts"
 import { resolveRun } from "../run/Tags.ts"
 import { NotFound } from "./Errors.ts"
+import { noRelease } from "./Releases.ts"
 import { bytes, count, table } from "./Table.ts"
 
 export interface PublishSettings {
@@ -50,7 +46,7 @@ const releaseFolder = (runs: string, target: string) =>
   Effect.gen(function* () {
     for (const folder of [resolve(target), join(resolve(target), "release")])
       if (existsSync(join(folder, SUMS))) return folder
-    const { name, folder: ran, record } = yield* resolveRun(runs, target)
+    const { name, folder: ran, record } = yield* Effect.mapError(resolveRun(runs, target), noRelease(target))
     // where the run's store is now, wherever it was when the run ended
     const folders = record.steps
       .filter(({ artifact }) => artifact.startsWith("release-"))

@@ -4,7 +4,13 @@
  */
 import * as Schema from "effect/Schema"
 
-const lines = (problems: ReadonlyArray<string>): string => problems.map((problem) => `  ${problem}`).join("\n")
+/** As many as a screen holds: of a folder of others' files, each would have a line of its own. */
+const NAMED = 20
+
+const lines = (problems: ReadonlyArray<string>): string => {
+  const more = problems.length > NAMED ? [`… and ${problems.length - NAMED} more`] : []
+  return [...problems.slice(0, NAMED), ...more].map((problem) => `  ${problem}`).join("\n")
+}
 
 export class TokenMissing extends Schema.TaggedError<TokenMissing>()("TokenMissing", {
   problem: Schema.String,

@@ -21,7 +21,6 @@ import { BUNDLE, bundleText, type Claim, claimOf, plainBundle, readBundle, state
 import type { Hub } from "./Hub.ts"
 import type { PublishError } from "./HubError.ts"
 import { IdentityMissing, type IdentityToken, identityToken, mayIdentify } from "./IdentityToken.ts"
-import { compare, type PublishOptions } from "./Publication.ts"
 import { plainly } from "./Redact.ts"
 import { type ReleaseContent, withFile } from "./ReleaseFiles.ts"
 import {
@@ -33,6 +32,7 @@ import {
   services,
   wordsOf,
 } from "./Sigstore.ts"
+import { compare, type Destination } from "./Standing.ts"
 
 /** What an authority or a log would not do. */
 export class KeylessRefused extends Schema.TaggedError<KeylessRefused>()("KeylessRefused", {
@@ -190,7 +190,7 @@ export const mayKeyless = Effect.fn("Keyless.may")(function* (terminal: boolean)
  */
 export const withKeyless = Effect.fn("Keyless.with")(function* (
   content: ReleaseContent,
-  options: PublishOptions,
+  options: Destination,
   settings: KeylessSettings,
 ): Effect.fn.Return<ReleaseContent, KeylessError | PublishError, FileSystem.FileSystem | Hub> {
   const sums = new Map(content.files.map(({ path, sha256 }) => [path, sha256]))

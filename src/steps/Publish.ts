@@ -52,7 +52,7 @@ export const publish = Step.make("publish", {
     Effect.gen(function* () {
       const { endpointSetting } = yield* Effect.promise(() => import("../hub/Endpoint.ts"))
       const { layer } = yield* Effect.promise(() => import("../hub/HuggingFace.ts"))
-      const { mayPublish } = yield* Effect.promise(() => import("../hub/Publication.ts"))
+      const { mayPublish } = yield* Effect.promise(() => import("../hub/Standing.ts"))
       const { findToken } = yield* Effect.promise(() => import("../hub/Token.ts"))
       const { keyFor } = yield* Effect.promise(() => import("../hub/Envelope.ts"))
       const endpoint = yield* endpointSetting(undefined)

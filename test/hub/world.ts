@@ -4,9 +4,10 @@ import { ConfigProvider, Effect, type FileSystem, Layer, Redacted } from "effect
 import { onTestFinished } from "vitest"
 import type { Hub } from "../../src/hub/Hub.ts"
 import { layer } from "../../src/hub/HuggingFace.ts"
-import { compare, type PublishOptions, publish } from "../../src/hub/Publication.ts"
+import { type PublishOptions, publish } from "../../src/hub/Publication.ts"
 import { type ExtraFile, type ReleaseContent, readRelease } from "../../src/hub/ReleaseFiles.ts"
 import type { Patience, Watch } from "../../src/hub/Requests.ts"
+import { compare } from "../../src/hub/Standing.ts"
 import { type Account, HubServer, type HubSettings } from "./HubServer.ts"
 
 export const CANARY = "hf_canaryCanaryCanary0123456789abcdef"
