@@ -154,7 +154,7 @@ def bare(shape: dict[str, Any], device: torch.device) -> Callable[[], None]:
 
     chosen = settings.parse({**shape["settings"], "device": device.type})
     session = open_session(chosen, lambda _: None, lambda: False, Group(), Kept())
-    arithmetic = Arithmetic(session.dtype, session.compiled, chosen.optimizerState == "8bit")
+    arithmetic = Arithmetic(session.dtype, device.type == "cuda", chosen.optimizerState == "8bit")
     sizes = (shape["rowsPerStep"], shape["context"])
     trainer = Trainer(shape["architecture"], OPTIMIZER, *sizes, device, arithmetic, Group(), False)
     trainer.initialise(1)

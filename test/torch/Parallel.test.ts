@@ -275,7 +275,7 @@ parallel.leave()
       .map((line) => JSON.parse(line))
     assert.deepStrictEqual(one, other)
     assert.deepStrictEqual(one.plan, { micro_batch_rows: 4, recomputed_blocks: 2, offloaded: false })
-    assert.deepStrictEqual(one.notes, ["micro-batch 4 of 8 rows: some 5.0 of 8.0 GiB, activations computed twice"])
+    assert.deepStrictEqual(one.notes, ["micro-batch 4 of 8 rows: some 5.4 of 8.6 GB, activations computed twice"])
     // of each way one row and two, and the guess is left untried
     assert.deepStrictEqual(
       one.tries,

@@ -33,8 +33,9 @@ def main() -> int:
     _with_allocator()
     # read once, when the first product is computed; without it products are not deterministic
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # memory for growing micro-batches need not lie in one piece
-    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    # memory for growing micro-batches need not lie in one piece; the older name counts, but less than the newer one
+    if sys.platform == "linux" and "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     from . import protocol
     from .parallel import RANK_ARGUMENT
 
@@ -43,7 +44,7 @@ def main() -> int:
     elif arguments[0] == RANK_ARGUMENT:
         protocol.serve_as_rank()
     else:
-        return protocol.do_file(arguments[0])
+        protocol.end_now(protocol.do_file(arguments[0]))
     return 0
 
 

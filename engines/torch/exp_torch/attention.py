@@ -81,7 +81,10 @@ class Cache:
         both = self._layers[layer]
         both.permute(1, 3, 0, 2, 4).index_put_((step.rows, step.positions), keys_values)
         n = queries.shape[0]
-        keys, values = both[:, :n, :, : step.longest].flatten(1, 2)
+        keys, values = both[:, :n, :, : step.longest]
+        if queries.is_cuda and queries.dtype != torch.float32:
+            return fused(queries, keys, values, step.mask)
+        keys, values = keys.flatten(0, 1), values.flatten(0, 1)
         queries = queries.reshape(keys.shape[0], self._groups, -1)
         if queries.dtype == torch.float32:
             scores = torch.baddbmm(step.mask, queries, keys.transpose(1, 2), alpha=self._scale)
@@ -90,6 +93,16 @@ class Cache:
             # sums in fp32 between halves
             mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=step.mask)
         return mixed.reshape(n, -1)
+
+
+def fused(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """[n, heads, head width], twice [n, key-value heads, seen, head width], [n * key-value heads, groups, seen] -> [n,
+    width], the queries of a key-value head taken as if they were positions. CUDA's fused kernels want four dimensions:
+    with three, all keys and values are first copied to fp32."""
+    n, key_value_heads = keys.shape[:2]
+    mask = mask.unflatten(0, (n, key_value_heads))
+    mixed = F.scaled_dot_product_attention(queries.unflatten(1, (key_value_heads, -1)), keys, values, attn_mask=mask)
+    return mixed.reshape(n, -1)
 
 
 class Step:
@@ -104,8 +117,9 @@ class Step:
         window = cache._inference.window
         if window is not None and longest > window:
             gone = positions - window
-            inside = gone >= 0
-            mask[rows[inside], :, gone[inside]] = float("-inf")
+            # of a text that the window still holds, its first token stays; choosing texts would wait for the device
+            verdict = torch.where(gone < 0, 0.0, float("-inf")).to(mask.dtype)
+            mask[rows, :, gone.clamp(min=0)] = verdict[:, None].expand(-1, mask.shape[1])
         n = rows.shape[0]
         # one row of scores for each query that shares a key-value head
         seen = mask[:n, :, : self.longest].reshape(n * mask.shape[1], 1, self.longest)

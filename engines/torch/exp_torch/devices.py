@@ -54,13 +54,14 @@ _PEAK_TERAFLOPS: tuple[tuple[str, float, float], ...] = (
     ("RTX 2080 Ti", 53.8, 13.4),
 )
 """By name, longer names before shorter ones they contain: dense 16-bit tensor products summed in fp32, and fp32 ones,
-in 10¹² operations a second, as their makers state them (GeForce cards sum in fp32 at half the advertised rate)."""
+in 10¹² operations a second, as their makers state them (GeForce cards sum in fp32 at half the advertised rate). Cards
+of laptops share the names of faster ones: nothing is known of those."""
 
 
 def peak_flops(name: str, precision: str) -> float | None:
     """Operations a second that a GPU of this name could do at best; None where it is not known."""
-    for known, half, single in _PEAK_TERAFLOPS:
-        if re.search(rf"\b{re.escape(known)}(?![\w])", name):
+    for known, half, single in () if "Laptop" in name else _PEAK_TERAFLOPS:
+        if re.search(rf"\b{re.escape(known)}(?!\w)", name):
             return 1e12 * (single if precision == "fp32" else half)
     return None
 
@@ -89,6 +90,24 @@ def choose(wanted: str, precision: str, local_rank: int = 0) -> torch.device:
 def has_bf16(gpu: int) -> bool:
     """Whether it multiplies bf16 itself."""
     return torch.cuda.get_device_capability(gpu) >= (8, 0)
+
+
+def compiler_problem(device: torch.device) -> str | None:
+    """Why nothing can be compiled for the device here, in its words: Triton is not there for every system, and it wants
+    a C compiler and Python's headers. None where it can."""
+    try:
+        torch.compile(_one_more, fullgraph=True, dynamic=False)(torch.zeros(256, device=device))
+    except Exception as error:
+        # the cause comes last, after those who passed it on
+        while error.__cause__ is not None:
+            error = error.__cause__
+        lines = str(error).strip().splitlines()
+        return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]
+    return None
+
+
+def _one_more(x: torch.Tensor) -> torch.Tensor:
+    return x + 1
 
 
 def driver() -> str | None:

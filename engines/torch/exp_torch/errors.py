@@ -46,11 +46,12 @@ MEMORY_HINT = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """On a device, or on the host: PyTorch has a class for the first only."""
+    """On a device, or on the host: PyTorch has a class for the first only, and NVIDIA's libraries have words of their
+    own."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and bool(
-        re.search(r"out of memory|can't allocate memory|DefaultCPUAllocator", str(error))
+        re.search(r"out of memory|can't allocate memory|DefaultCPUAllocator|STATUS_ALLOC_FAILED", str(error))
     )
 
 

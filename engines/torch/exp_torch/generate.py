@@ -24,7 +24,7 @@ from torch import Tensor
 from .attention import Cache, bytes_per_place, rounded_up
 from .devices import free_host_bytes
 from .errors import EngineFailed, spelled
-from .inference import Inference, Watch, alone, check_ids, in_groups, ready, runs_of
+from .inference import Inference, Watch, alone, check_ids, in_groups, looking, ready, runs_of
 from .model import Decoder
 from .processors import Sampler, Texts
 from .random import Stream
@@ -37,7 +37,7 @@ _MOST_PLACES = {"cpu": 256, "cuda": 1024}
 """Texts at once beyond which a step takes longer in proportion."""
 _PROMPT_ROWS = 4096
 """Rows of prompts that go through the layers at once."""
-_LOGIT_BYTES = {True: 8 << 20, False: 1 << 30}
+_LOGIT_BYTES = {True: 8 << 20, False: 1 << 28}
 """Of the logits held at once, on a CPU (they stay in its cache) and elsewhere."""
 
 
@@ -111,7 +111,7 @@ def continuations(
     return _continue(Inference(model), prompts, preset, max_new_tokens, eos_id, seed, watch)
 
 
-@torch.inference_mode()
+@looking()
 def _continue(
     inference: Inference,
     prompts: Sequence[dict[str, Any]],

@@ -17,9 +17,10 @@ attention, where positions meet, knows where a text begins. Bits hold still beca
 
 from __future__ import annotations
 
+import contextlib
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -40,10 +41,23 @@ Seen = Callable[[int, int, Tensor], Sequence[Tensor]]
 """(layer, number of the run, its own keys and values [texts, length, 2, key-value heads, head width]) -> the keys and
 the values that it looks at, each [texts, key-value heads, at least length, head width]"""
 
-_ROWS = {"cpu": 4096, "cuda": 32768}
+_ROWS = {"cpu": 4096, "cuda": 16384}
 """Tokens that go through the layers at once."""
 
 Item = TypeVar("Item")
+
+
+@contextlib.contextmanager
+def looking() -> Iterator[None]:
+    """No gradients; and not cuDNN's attention, which makes a plan for every new shape: here there are as many as texts
+    have lengths."""
+    enabled = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(enabled)
 
 
 def alone(_layer: int, _run: int, own: Tensor) -> Tensor:

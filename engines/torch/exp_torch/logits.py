@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from .errors import EngineFailed
-from .inference import check_ids, ready
+from .inference import check_ids, looking, ready
 from .losses import logit_blocks
 
 
-@torch.inference_mode()
+@looking()
 def answer(request: dict[str, Any], session: Any) -> dict[str, Any]:
     """`{"shape": [length, vocabulary], "float32": base64, little endian}`"""
     inference = ready(session.load(request["checkpoint"]).model)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .inference import Inference, Watch, check_ids, in_groups, ready, rows_at_once
+from .inference import Inference, Watch, check_ids, in_groups, looking, ready, rows_at_once
 from .model import Decoder
 from .processors import log_normaliser
 
@@ -17,7 +17,7 @@ _DOING = "measuring losses"
 SPECIALS = (0, 1, 2)
 """What `textNll` leaves out where a request does not say: the first ids of this project's tokenizers."""
 
-_LOGIT_BYTES = {True: 16 << 20, False: 1 << 30}
+_LOGIT_BYTES = {True: 16 << 20, False: 1 << 28}
 """Of the logits held at once, on a CPU and elsewhere."""
 
 
@@ -36,7 +36,7 @@ def measure(
     return _measure(Inference(model), documents, specials, Watch(None, _DOING, "windows"))
 
 
-@torch.inference_mode()
+@looking()
 def _measure(
     inference: Inference, documents: Sequence[dict[str, Any]], specials: Iterable[int], watch: Watch
 ) -> list[dict[str, Any]]:

@@ -28,8 +28,6 @@ _ENOUGH_TOKENS = 2048
 _SAFE = 0.94
 """Share of the memory that a guess may fill: the rest is fragmentation."""
 
-GIB = 2**30
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -159,5 +157,5 @@ def still_serves(plan: Plan, settings: Settings, rows: int) -> bool:
     )
 
 
-def gibibytes(count: float) -> str:
-    return f"{count / GIB:.1f}"
+def gigabytes(count: float) -> str:
+    return f"{count / 1e9:.1f}"

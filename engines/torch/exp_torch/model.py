@@ -136,17 +136,17 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, window: int | None) ->
     """
     length, seen_length = queries.shape[2], keys.shape[2]
     grouped = queries.shape[1] != keys.shape[1]
-    # only the half-precision CUDA kernels read a shared key-value head in place; others fall back to holding length x
-    # length
-    in_place = grouped and queries.is_cuda and queries.dtype != torch.float32
+    # CUDA's fused kernels read a shared key-value head in place; others fall back to holding length x length
+    in_place = grouped and queries.is_cuda
     if grouped and not in_place:
         times = queries.shape[1] // keys.shape[1]
         keys, values = keys.repeat_interleave(times, 1), values.repeat_interleave(times, 1)
     if length == seen_length and (window is None or window >= length):
         return F.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=in_place)
-    distance = torch.arange(seen_length - length, seen_length, device=queries.device)[:, None]
-    distance = distance - torch.arange(seen_length, device=queries.device)[None, :]
-    seen = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+    # compared, not subtracted: length x length of booleans, where distances would be eight bytes each
+    at = torch.arange(seen_length - length, seen_length, device=queries.device)[:, None]
+    other = torch.arange(seen_length, device=queries.device)[None, :]
+    seen = other <= at if window is None else (other <= at) & (other > at - window)
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen, enable_gqa=in_place)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import EngineFailed
-from .inference import Inference, check_ids, in_groups, ready, rows_at_once
+from .inference import Inference, check_ids, in_groups, looking, ready, rows_at_once
 from .processors import log_normaliser
 
 _TOP = 5
@@ -21,7 +21,7 @@ def answer(request: dict[str, Any], session: Any) -> list[dict[str, Any]]:
     return _probe(ready(session.load(request["checkpoint"]).model), request["probes"])
 
 
-@torch.inference_mode()
+@looking()
 def _probe(inference: Inference, probes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     context = inference.architecture["context"]
     for i, probe in enumerate(probes):

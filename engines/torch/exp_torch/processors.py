@@ -101,7 +101,7 @@ class Sampler:
             return None
         before = scores.gather(1, texts.tokens)
         if self._penalty != 1:
-            factor = torch.tensor(self._penalty, dtype=torch.float32, device=scores.device)
+            factor = _on(scores, self._penalty)
             scores.scatter_(1, texts.tokens, torch.where(before < 0, before * factor, before / factor))
         if self._ngram > 0:
             ban_repeated(scores, texts, self._ngram)
@@ -190,7 +190,12 @@ def _tempered(scores: Tensor, temperature: float) -> Tensor:
     if temperature == 1:
         return scores
     # by an array on the device: CUDA multiplies by the reciprocal of a plain number, which rounds otherwise
-    return scores / torch.tensor(temperature, dtype=torch.float32, device=scores.device)
+    return scores / _on(scores, temperature)
+
+
+def _on(scores: Tensor, number: float) -> Tensor:
+    """A number in fp32 where the scores are, filled there: copying it from the host would wait for the device."""
+    return torch.full((), number, dtype=torch.float32, device=scores.device)
 
 
 def _largest(scores: Tensor, count: int, temperature: float) -> Candidates:
@@ -254,8 +259,7 @@ def _cut(scores: Tensor, shares: Tensor, top_p: float, rest: Tensor | int = 0) -
     """Bans, in ascending order, while the running sum of shares is at most 1 - p; the largest stays. Rows are in
     descending order."""
     running = (shares.flip(-1).cumsum(-1) + rest).flip(-1)
-    limit = torch.tensor(1 - top_p, dtype=torch.float32, device=scores.device)
-    banned = running.float() <= limit
+    banned = running.float() <= _on(scores, 1 - top_p)
     banned[:, 0] = False
     return scores.masked_fill(banned, -torch.inf)
 

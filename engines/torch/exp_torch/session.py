@@ -57,11 +57,6 @@ class Session:
         """Of the arithmetic."""
         return _DTYPES[self.settings.precision]
 
-    @property
-    def compiled(self) -> bool:
-        wanted = self.settings.compile
-        return self.device.type == "cuda" if wanted == "auto" else bool(wanted)
-
     def note(self, sentence: str) -> None:
         """For the user: what was chosen and why."""
         self.say({"note": sentence})
@@ -101,7 +96,7 @@ def mode(settings: Settings, device: torch.device) -> Iterator[None]:
             if settings.threads is not None:
                 torch.set_num_threads(settings.threads)
             if device.type == "cuda":
-                torch.cuda.set_per_process_memory_fraction(settings.memoryFraction or 1.0, device)
+                torch.cuda.set_per_process_memory_fraction(float(settings.memoryFraction or 1), device)
             yield
         finally:
             switch_determinism(False)
@@ -113,9 +108,8 @@ def switch_determinism(deterministic: bool) -> None:
     torch.backends.cudnn.deterministic = deterministic
     # nothing is read here before it is written: filling new memory would only cost
     torch.utils.deterministic.fill_uninitialized_memory = False
-    # memory-efficient and cuDNN attention have no deterministic backward pass; flash attention then takes its slower
-    # one
-    torch.backends.cuda.enable_mem_efficient_sdp(not deterministic)
+    # cuDNN's attention has no deterministic backward pass. The other two take a slower one: to switch one off leaves
+    # what it alone can do (fp32, a window) to a kernel that holds length x length
     torch.backends.cuda.enable_cudnn_sdp(not deterministic)
 
 

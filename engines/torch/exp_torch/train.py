@@ -35,6 +35,11 @@ _GREEDY = {
     **{"repetitionPenalty": 1, "noRepeatNgramSize": 0, "minNewTokens": 0},
 }
 
+_COMPILER_HINT = (
+    "a C compiler and Python's headers may be what is missing (on Ubuntu `apt install gcc python3-dev`); "
+    "`compile: false` does not ask"
+)
+
 EVENTS = "events.ndjson"
 
 Event = dict[str, Any]
@@ -74,7 +79,7 @@ class Run:
         self.tokens_per_step = request["rowsPerStep"] * self.rows.context
         self.tokens_seen = self.step * self.tokens_per_step
         state, worker = self._start()
-        arithmetic = Arithmetic(session.dtype, session.compiled, session.settings.optimizerState == "8bit")
+        arithmetic = Arithmetic(session.dtype, self._compiles(), session.settings.optimizerState == "8bit")
         self.sharded = _is_sharded(request, session)
         self.trainer = Trainer(
             *(request["architecture"], request["optimizer"], request["rowsPerStep"], self.rows.context),
@@ -97,6 +102,19 @@ class Run:
         self.resumed_at = time.monotonic()
 
     # Beginning
+
+    def _compiles(self) -> bool:
+        """Whether blocks are compiled: by themselves where the device is a GPU and something can be compiled for it."""
+        session = self.session
+        if session.settings.compile != "auto" or session.device.type != "cuda":
+            return session.settings.compile is True
+        problem = devices.compiler_problem(session.device)
+        (failed,) = self.group.agreed(problem is not None)
+        why = problem or "one of the processes cannot"
+        slow = f"layers are not compiled, which costs speed: {why}; {_COMPILER_HINT}"
+        fast = "layers are compiled anew for each micro-batch that is tried: it takes a while"
+        self.say({"note": slow if failed else fast})
+        return not failed
 
     def _start(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         """State of the checkpoint gone on from, and what the worker noted beside it."""
@@ -152,16 +170,16 @@ class Run:
         found = memory.find_plan(settings, blocks, self.rows.context, rows, free, attempt, verify=alone)
         if found is None:
             billions = parameter_count(self.request["architecture"]) / 1e9
-            there = f"{memory.gibibytes(free)} GiB"
+            there = f"{memory.gigabytes(free)} GB"
             problem = f"{billions:.2f} B parameters do not fit {there} in any way the settings allow"
             raise EngineFailed("preparing training", problem, MEMORY_HINT, kind="memory")
         plan, fit = found
-        peak = ("" if fit.tried else "some ") + memory.gibibytes(fit.peak)
+        peak = ("" if fit.tried else "some ") + memory.gigabytes(fit.peak)
         ways = [
             *([", activations computed twice"] if plan.recomputed_blocks else []),
             *([", moments on the host"] if plan.offloaded else []),
         ]
-        bytes_taken = f"{peak} of {memory.gibibytes(free)} GiB"
+        bytes_taken = f"{peak} of {memory.gigabytes(free)} GB"
         self.session.note(f"micro-batch {fit.rows} of {rows} rows: {bytes_taken}{''.join(ways)}")
         return plan
 
@@ -358,4 +376,6 @@ def run(request: dict[str, Any], session: Session) -> dict[str, Any]:
         gc.collect()
         if session.device.type == "cuda":
             torch.cuda.empty_cache()
+            # moments on the host were in page-locked memory, which nobody else may have until it is given back
+            torch.accelerator.empty_host_cache()
 

@@ -76,11 +76,26 @@ class LossModel(nn.Module):
 
     def forward(self, rows: Tensor, log_scale: Tensor) -> Tensor:
         """int64 [rows, context + 1] -> Σ −log p, its gradient scaled by exp(`log_scale`). Targets below zero do not
-        count."""
+        count. Of no rows at all, a zero whose gradients are zeros: in the order that those of rows come in."""
+        if len(rows) == 0:
+            return torch.stack([0 * parameter.flatten()[0] for parameter in self.parameters()]).sum()
         hidden = self.model(rows[:, :-1].clamp(min=0)).flatten(0, 1)
         head, targets = self.model.head_weight, rows[:, 1:].flatten()
         size = piece_tokens(hidden.device, head.shape[0], hidden.dtype, self._compiled)
         return ChunkedCrossEntropy.apply(hidden, head, targets, self._vocabulary, log_scale, self._work, size)
+
+
+_graphs_of: tuple[Any, ...] = ()
+
+
+def _begin_graphs(*model: Any) -> None:
+    """One graph serves all blocks, for each size of micro-batch that is tried and each way of computing. They are
+    counted over all models of this process, and one too many is an error: those of another model go."""
+    global _graphs_of
+    torch._dynamo.config.recompile_limit = 256
+    if _graphs_of and _graphs_of != model:
+        torch.compiler.reset()
+    _graphs_of = model
 
 
 def _local(tensor: Tensor) -> Tensor:
@@ -131,8 +146,7 @@ class Trainer:
     def _place(self) -> None:
         """Gives the parameters memory, whole or this process's share, and the model its wrapping."""
         if self._arithmetic.compiled:
-            # one graph serves all blocks, for each size of micro-batch that is tried and each way of computing
-            torch._dynamo.config.recompile_limit = 64
+            _begin_graphs(self.architecture, self.context, self._arithmetic)
             for block in self.model.blocks:
                 block.compile(dynamic=False, fullgraph=True)
         if self._sharded:
@@ -150,6 +164,11 @@ class Trainer:
                 **{"device_ids": devices, "gradient_as_bucket_view": True},
                 **{"forward_sync_buffers": False, "init_sync": False},
             )
+            # gradients lie in what they are exchanged in from now on: those that are added up before an exchange would
+            # lie beside it, as much memory again. The second time it is laid out anew, as it stays, while there is room
+            nothing = torch.empty(0, self.context + 1, dtype=torch.int64, device=self.device)
+            for _ in range(2):
+                self._wrapped(nothing, torch.zeros((), device=self.device)).backward()
 
     def _shard(self) -> None:
         dtype = self._arithmetic.dtype
@@ -291,21 +310,24 @@ class Trainer:
         ]
 
     def _moved(self, slot: Slot, away: bool, host: Host) -> Slot:
-        parameter = self.model.get_parameter(slot.name)
+        # what a hook holds lives as long as its parameter, out of sight of Python's collector: neither the slot, which
+        # has the fp32 that is moving, nor the trainer, which has the parameter
+        name, sums = slot.name, self._sums
+        parameter = self.model.get_parameter(name)
         if not away:
-            self._hooks.pop(slot.name).remove()
+            self._hooks.pop(name).remove()
             parameter.data = slot.weight.to(self.device, copy=True)
             return replace(slot, weight=parameter.data, copy=None)
         weight = host.take(parameter.shape, torch.float32).copy_(parameter.data)
         parameter.data = parameter.data.to(self._arithmetic.dtype)
 
         def add_up(parameter: Tensor) -> None:
-            gradient, total = parameter.grad, self._sums.get(slot.name)
+            gradient, total = parameter.grad, sums.get(name)
             assert gradient is not None
-            self._sums[slot.name] = gradient.float() if total is None else total.add_(gradient)
+            sums[name] = gradient.float() if total is None else total.add_(gradient)
             parameter.grad = None
 
-        self._hooks[slot.name] = parameter.register_post_accumulate_grad_hook(add_up)
+        self._hooks[name] = parameter.register_post_accumulate_grad_hook(add_up)
         return replace(slot, weight=weight, copy=parameter.data)
 
     def step(self, rows: Tensor, lr: float, step: int, clip_norm: float) -> StepResult:
@@ -379,8 +401,12 @@ class Trainer:
 
     def _forget_gradients(self) -> None:
         self._sums.clear()
+        exchanged = isinstance(self._wrapped, DistributedDataParallel)
         for parameter in self.model.parameters():
-            parameter.grad = None
+            if exchanged and parameter.grad is not None:
+                parameter.grad.zero_()
+            else:
+                parameter.grad = None
 
     # Tries that change nothing
 
@@ -396,9 +422,12 @@ class Trainer:
         def peak_of(rows: int) -> int | None:
             try:
                 self.arrange(Plan(rows, recomputed_blocks, offloaded))
+                # compiling takes memory for its trials that no step takes
+                self.rehearse(rows, 1)
+                torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats(self.device)
-                # the second time gradients are there to be added to, and compilation is done
-                self.rehearse(rows, 2)
+                # now gradients are there to be added to
+                self.rehearse(rows, 1)
                 self._rehearse_update()
                 return torch.cuda.max_memory_reserved(self.device)
             except Exception as error:

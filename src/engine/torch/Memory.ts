@@ -18,8 +18,9 @@
  * (2d in, d + 3d + d + d + 4d + 4d)s, compiled or not. LLaMA as it is written 2 · 4d, the exact input of its norms, and
  * (2 · 2d + d + 2k + d + 4f)s; compiled, norms and the gate's activation are computed again: (2 · 2d + d + 2k + d + 3f)s. Counted on
  * the tensors that one layer gives its backward pass. How rows are cut is the worker's rule (`memory.py`): on the host by the request,
- * on a GPU as many as fit. Peaks of processes on the host are within a fifth of this (`test/torch/Memory.test.ts`); on a GPU nobody has
- * measured yet.
+ * on a GPU as many as fit. Peaks of processes on the host are within a fifth of this (`test/torch/Memory.test.ts`). What PyTorch's
+ * allocator reserves of a card whose kernels do nothing is at most what is reckoned here (`test/torch/Card.test.ts`); on one that
+ * computes nobody has measured yet.
  */
 import { type Architecture, keyValueWidth, parameterCount } from "../../model/Architecture.ts"
 import { size as amount } from "../../store/Disk.ts"
@@ -60,7 +61,7 @@ const bytesOfLayer = (architecture: Architecture, { size, onGpu, compiled }: Ari
   if (architecture.family === "gpt2") return 16 * width * size
   const inner = architecture.feedForwardWidth
   // where a kernel reads shared heads in place they are kept once, else repeated
-  const keyValue = onGpu && size === 2 ? keyValueWidth(architecture) : width
+  const keyValue = onGpu ? keyValueWidth(architecture) : width
   const saved = (6 * width + 2 * keyValue) * size
   return compiled ? saved + 3 * inner * size : 2 * 4 * width + saved + 4 * inner * size
 }
@@ -75,6 +76,12 @@ const matrixParameters = (architecture: Architecture): number => {
   const { layers, width } = architecture
   if (architecture.family === "gpt2") return layers * 12 * width * width
   return layers * width * (2 * width + 2 * keyValueWidth(architecture) + 3 * architecture.feedForwardWidth)
+}
+
+/** Elements of the largest one: pieces for a stage are cut from tensors, none reaches beyond its own. */
+const largestTensor = (architecture: Architecture): number => {
+  const { vocabulary, width } = architecture
+  return width * Math.max(vocabulary, architecture.family === "gpt2" ? 4 * width : architecture.feedForwardWidth)
 }
 
 interface Choice {
@@ -110,7 +117,7 @@ const partsOf = (question: MemoryQuestion, choice: Choice): Components => {
   const kept = recompute ? layers * size * width + layer : layers * layer
   const underWay = bytesUnderWay(architecture, size)
   const rounded = masters ? matrices : recompute || sharded ? matrices / layers : matrices
-  const staged = 2 * Math.min(parameters, STAGE[room.device])
+  const staged = 2 * Math.min(largestTensor(architecture), STAGE[room.device])
   const moments = momentBytes(parameters, optimizerState) * share
   const stages = offload ? momentBytes(staged, optimizerState) + (masters ? 4 * staged : 0) : 0
   const parts: Components = {
