@@ -9,6 +9,7 @@ import * as NodeServices from "@effect/platform-node/NodeServices"
 import type * as Cause from "effect/Cause"
 import * as Argument from "effect/cli/Argument"
 import * as CliError from "effect/cli/CliError"
+import * as CliOutput from "effect/cli/CliOutput"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
@@ -126,7 +127,8 @@ const ls = Command.make("ls", { runs, json }, (settings) =>
   ),
 ).pipe(Command.withDescription("List runs"))
 
-const show = Command.make("show", { name: Argument.String("run"), runs, json }, (settings) =>
+const name = Argument.String("run").pipe(Argument.withDescription("a run, by name, folder or tag"))
+const show = Command.make("show", { name, runs, json }, (settings) =>
   Effect.flatMap(
     Effect.promise(() => import("./cli/ListCommand.ts")),
     (command) => command.show(settings.runs, settings.name, settings.json),
@@ -346,7 +348,14 @@ const verify = Command.make(
 
 const sign = Command.make(
   "sign",
-  { folder: Argument.String("folder"), key, keyless, signingConfig },
+  {
+    folder: Argument.String("folder").pipe(
+      Argument.withDescription("a copy of a release; the store's own is never changed"),
+    ),
+    key,
+    keyless,
+    signingConfig,
+  },
   ({ key, ...settings }) =>
     Effect.flatMap(
       Effect.promise(() => import("./cli/SignCommand.ts")),
@@ -456,18 +465,32 @@ const report = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
       if (reason._tag === "Interrupt") continue
       const error = reason._tag === "Fail" ? reason.error : reason.defect
       const expected = reason._tag === "Fail" && error instanceof Error
-      if (CliError.isCliError(error)) continue // said already, with the help
+      if (CliError.isCliError(error)) continue // nothing went wrong: help was shown
       process.stderr.write(
         `error: ${expected ? error.message : error instanceof Error ? error.stack : String(error)}\n`,
       )
     }
   })
 
+/** Help is for who asks for it. Who mistypes a flag is told so, as of every other error (`cli/Usage.ts`). */
+const presenter: CliOutput.Presenter = {
+  present: (event) => (event._tag === "InvalidInvocation" ? Effect.void : CliOutput.defaultPresenter.present(event)),
+}
+const isMisused = (error: unknown): error is CliError.ShowHelp =>
+  CliError.isCliError(error) && error._tag === "ShowHelp" && error.errors.length > 0
+
 // a terminal that is closed ends a run as Ctrl-C does: with what it has saved
 process.on("SIGHUP", () => process.kill(process.pid, "SIGTERM"))
 
 exp.pipe(
   Command.run({ version: "0.1.0" }),
+  Effect.provideService(CliOutput.Presenter, presenter),
+  Effect.catchIf(isMisused, (error) =>
+    Effect.flatMap(
+      Effect.promise(() => import("./cli/Usage.ts")),
+      ({ notUnderstood }) => Effect.fail(notUnderstood(error)),
+    ),
+  ),
   Effect.tapCause(report),
   Effect.provide(NodeServices.layer),
   NodeRuntime.runMain({

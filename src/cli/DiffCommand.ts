@@ -1,7 +1,7 @@
 /**
  * `exp diff`: what went into two runs, and what came out.
  */
-import { resolve } from "node:path"
+import { dirname, resolve } from "node:path"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import { figure } from "../evaluation/Comparison.ts"
@@ -114,6 +114,7 @@ export const diff = Effect.fn("exp diff")(function* (settings: DiffSettings) {
   const runs = resolve(settings.runs)
   const a = yield* resolveRun(runs, settings.a)
   const b = yield* resolveRun(runs, settings.b)
-  const found = yield* compare(a, b).pipe(Effect.provide(services(settings.runs)))
+  // a run that is named by its folder may be of other runs than these
+  const found = yield* compare(a, b).pipe(Effect.provide(services(dirname(a.folder))))
   yield* Console.log(settings.json ? JSON.stringify(found) : text(found))
 })

@@ -256,7 +256,7 @@ const git = Effect.gen(function* () {
   return {
     what: "git",
     state: changed === 0 ? "ok" : "note",
-    found: `${short}, at ${commit ?? "no commit"}, ${changed === 0 ? "clean" : `${changed} files changed`}`,
+    found: `${short}, at ${commit ?? "no commit"}, ${changed === 0 ? "clean" : `${changed} ${changed === 1 ? "file" : "files"} changed`}`,
     ...(changed > 0 && { hint: "commit before a run that matters: its provenance then names one commit" }),
   } satisfies Finding
 })

@@ -1,8 +1,10 @@
 /** `exp keys new`, `exp keys show`: the key that signs releases, and what others need to know of it. */
+import { existsSync } from "node:fs"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
-import { keysFolder, newKey, readPublicKey, signingKeyPath } from "../release/Keys.ts"
+import { newKey, readPublicKey, signingKeyPath } from "../release/Keys.ts"
 import { keyIdOf, publicPem } from "../release/Signature.ts"
+import { NotFound } from "./Errors.ts"
 
 export const makeKey = Effect.fn("exp keys new")(function* (out: string | undefined, json: boolean) {
   const key = yield* newKey(out ?? signingKeyPath())
@@ -16,13 +18,18 @@ export const makeKey = Effect.fn("exp keys new")(function* (out: string | undefi
       key.publicKey.trimEnd(),
       "",
       "Keep the private key to yourself, and a copy of it where you will find it. Whoever is to check your releases needs the public",
-      `key: as \`exp verify --key\`, or as a file in their ${keysFolder()}`,
+      "key: for `exp verify --key`, or as a file in their `~/.config/exp/keys`",
     ].join("\n"),
   )
 })
 
 export const showKey = Effect.fn("exp keys show")(function* (key: string | undefined, json: boolean) {
   const path = key ?? signingKeyPath()
+  if (!existsSync(path))
+    return yield* new NotFound({
+      what: `there is no key ${path}`,
+      hint: "`exp keys new` makes one; `--key` or `EXP_SIGNING_KEY` names another",
+    })
   const found = yield* readPublicKey(path)
   const [keyid, pem] = [keyIdOf(found), publicPem(found)]
   yield* Console.log(

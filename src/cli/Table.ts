@@ -41,7 +41,7 @@ const scaled = (value: number, of: string): string => {
 export const bytes = (value: number): string => (value < 1000 ? `${value} B` : scaled(value, "B"))
 
 /** Additions and multiplications. */
-export const operations = (count: number): string => scaled(count, "FLOP")
+export const operations = (count: number): string => (count === 0 ? "0 FLOP" : scaled(count, "FLOP"))
 
 export const duration = (seconds: number): string => {
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`

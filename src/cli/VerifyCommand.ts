@@ -20,6 +20,7 @@ import { isUndone, plainly } from "../verification/Finding.ts"
 import { type Report, verify as verifyRelease } from "../verification/Verify.ts"
 import { NotFound } from "./Errors.ts"
 import { services } from "./Project.ts"
+import { noRelease, releasesOf } from "./Releases.ts"
 import { table } from "./Table.ts"
 
 export class NotAsReleased extends Schema.TaggedError<NotAsReleased>()("NotAsReleased", {
@@ -90,12 +91,6 @@ const text = ({ name, folder, origin, findings, ok, wrong, skipped, undone }: Re
   ].join("\n")
 }
 
-/** Release folders of a run, where they lie now. */
-const releasesOf = (runs: string, record: RunFolder.RunRecord): ReadonlyArray<string> => {
-  const inStore = record.steps.map(({ artifact }) => join(runs, "store", artifact, "release")).filter(existsSync)
-  return inStore.length > 0 ? inStore : record.releases.filter(existsSync)
-}
-
 const isFolder = (path: string): boolean => existsSync(path) && statSync(path).isDirectory()
 
 /** The folder that a release folder, the name of a run, or a repository of the Hub stands for. */
@@ -108,7 +103,7 @@ const locate = Effect.fnUntraced(function* (settings: VerifySettings, say: (text
     const { download } = yield* load(() => import("../verification/Download.ts"))
     return yield* download({ repository, revision, endpoint: settings.endpoint, say })
   }
-  const { name, folder, record } = yield* resolveRun(runs, target)
+  const { name, folder, record } = yield* Effect.mapError(resolveRun(runs, target), noRelease(target))
   const releases = releasesOf(dirname(folder), record)
   if (releases[0] === undefined)
     return yield* new NotFound({ what: `the run ${name} has no release`, hint: "`exp show` tells what it has" })
@@ -139,6 +134,17 @@ const identityAsked = ({ identity, issuer }: VerifySettings) =>
           }),
         )
 
+/** Texts that were asked for and are nowhere are a slip of whoever asks: nothing must be called looked at that was not. */
+const textsAsked = ({ corpus }: VerifySettings) =>
+  corpus === undefined || existsSync(corpus)
+    ? Effect.void
+    : Effect.fail(
+        new NotFound({
+          what: `there is no file or folder \`${corpus}\``,
+          hint: "`--corpus` names the folder of the texts that the release was made from",
+        }),
+      )
+
 /** One line that changes, on a terminal only. */
 const progress = () => {
   const terminal = process.stderr.isTTY
@@ -155,6 +161,7 @@ export const verify = Effect.fn("exp verify")(function* (settings: VerifySetting
   const report = yield* Effect.gen(function* () {
     const keys = { known: yield* knownKeys(), demanded: yield* Effect.forEach(settings.key, readPublicKey) }
     const keyless = { demanded: yield* identityAsked(settings), trustedRoot: settings.trustedRoot }
+    yield* textsAsked(settings)
     const located: { readonly folder: string; readonly origin?: Origin } = yield* locate(settings, say)
     const engine = yield* choose(settings.engines, madeBy(located.folder))
     return yield* verifyRelease(located.folder, {

@@ -31,7 +31,7 @@ import { checkConsistency } from "./Consistency.ts"
 import { fileNames, type ReleaseFiles, readFolder, torchName, weightsName } from "./Folder.ts"
 import { classOfSources, hubLicense, licenseLink, licenseText, licensingOf, noticeText, objections } from "./License.ts"
 import { code, inline, literal, oneLine } from "./Markdown.ts"
-import { differences, limitations, noise, strengths } from "./Quality.ts"
+import { differences, firstOnHoldout, limitations, noise, strengths } from "./Quality.ts"
 import {
   type ReleaseError,
   ReleaseInconsistent,
@@ -314,6 +314,11 @@ const context = (cite: Citations) => {
       name: cite.text("training", (file) => file.engine.name),
       numerics: cite.number("training", (file) => file.engine.numerics, exact),
       precision: cite.text("training", (file) => file.engine.precision),
+      /** What a run has to ask for: the engine of `exp run` is another. */
+      asked: training.engine.name === "torch" && {
+        name: cite.text("training", (file) => file.engine.name, shell),
+        precision: cite.text("training", (file) => file.engine.precision, shell),
+      },
     },
     candidate: cite.text("benchmark", (file) => file.model.candidate),
     releasedStep: cite.number("training", (file) => file.released_step, integer),
@@ -406,6 +411,7 @@ const context = (cite: Citations) => {
     tuning: leaderboard("tuning"),
     decodingHoldout: leaderboard("holdout"),
     confirmed: decoding.confirmed,
+    firstOnHoldout: firstOnHoldout(decoding),
     decodingWords: cite.text("decoding", (file) => file.words),
     recommendedSettings,
     recommendedMetrics,
@@ -477,7 +483,7 @@ const LOSSES = [
 
 /** The GGUF files and what each costs; `false` where there are none. */
 const quantisationOf = (cite: Citations) => {
-  const { quantisation } = cite.files
+  const { quantisation, training } = cite.files
   if (quantisation === undefined) return false
   type File = NonNullable<ReleaseFiles["quantisation"]>
   const text = (accessor: (file: File) => string, format?: (text: string) => string) =>
@@ -488,6 +494,11 @@ const quantisationOf = (cite: Citations) => {
     picked: text((file) => file.picked, code),
     llamaCpp: text((file) => file.commands.llama_cpp, shell),
     ollama: text((file) => file.commands.ollama, shell),
+    /** Rows that the types of 256 numbers a block do not part have another type (`gguf/Mixture.ts`): files of several names may be alike. */
+    uneven:
+      training.architecture.width % 256 !== 0 && quantisation.files.some(({ type }) => type.includes("_K"))
+        ? cite.number("training", (file) => file.architecture.width, integer)
+        : "",
     warmed: quantisation.preset.doSample && quantisation.preset.temperature !== 1,
     noRepeat:
       quantisation.preset.noRepeatNgramSize === 0

@@ -337,12 +337,18 @@ const lintLines = (page: Page, expected: Rendered, figures: ReadonlyMap<string, 
   return findings
 }
 
+/** A sum is one word, whatever it has of digits. */
+const SUM = /`[0-9a-f]{16,64}`/g
+
 /** What a line says that should say something else. */
 const changed = (line: string, marked: string, { citations }: Rendered, files: ReleaseFiles): ReadonlyArray<string> => {
-  const wanted = partsOf(marked).flatMap(({ text, citation }) =>
-    numbersIn(text).map((number) => ({ number, citation: citation === undefined ? undefined : citations[citation] })),
+  const wordsIn = (text: string) => [...(text.match(SUM) ?? []), ...numbersIn(text.replace(SUM, ""))]
+  const parts = partsOf(marked).flatMap(({ text, citation }) =>
+    wordsIn(text).map((number) => ({ number, citation: citation === undefined ? undefined : citations[citation] })),
   )
-  const numbers = numbersIn(line)
+  // as in the line, where sums come before numbers
+  const wanted = parts.toSorted((a, b) => Number(b.number.startsWith("`")) - Number(a.number.startsWith("`")))
+  const numbers = wordsIn(line)
   const there = citationsIn(marked, citations)
   const bare = there.filter((citation) => {
     const ends = intervalBeside(citation, there, files)

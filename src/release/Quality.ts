@@ -48,6 +48,8 @@ export const strengths = (cite: Citations): ReadonlyArray<string> => {
   const shares = sharesOf(cite)
   const sentences: Array<string> = []
   const beside = evaluation.validation_beside_holdout["val_loss_mixed"]
+  // of one language alone no other could have been told
+  const several = (where: Where) => shares.counts(where).filter(([name]) => name.startsWith(CONSISTENCY)).length > 1
   if (beside !== undefined && (beside.holdout.value <= beside.validation.value || apart(beside) === false)) {
     const of = (part: "validation" | "holdout") =>
       cite.measured("evaluation", (file) => file.validation_beside_holdout["val_loss_mixed"]![part])
@@ -56,7 +58,12 @@ export const strengths = (cite: Citations): ReadonlyArray<string> => {
       `Texts that no choice was made on bear it out: their mixed loss is ${holdout.value}${interval(holdout.interval)}, where the choice was made ${validation.value}${interval(validation.interval)}.`,
     )
   }
-  if (decoding.confirmed) sentences.push("Prompts that the decoding was not chosen on confirm the recommended preset.")
+  if (decoding.confirmed)
+    sentences.push(
+      firstOnHoldout(decoding)
+        ? "Prompts that the decoding was not chosen on confirm the recommended preset: it is the best there too."
+        : "Prompts that the decoding was not chosen on do not speak against the recommended preset: what is ahead of it there is so by no more than chance.",
+    )
   for (const [where, words] of CONDITIONS)
     for (const [name, { count, of }] of shares.counts(where)) {
       if (of === 0) continue
@@ -66,13 +73,17 @@ export const strengths = (cite: Citations): ReadonlyArray<string> => {
         sentences.push(`It does not get stuck: ${told} end in the same words over and over.`)
       if (name === "completion_rate" && count === of)
         sentences.push(`It always writes something: ${told} have text of a useful length.`)
-      if (name.startsWith(CONSISTENCY) && count === of && !mostlyUndetermined(evaluation[where]))
+      if (name.startsWith(CONSISTENCY) && several(where) && count === of && !mostlyUndetermined(evaluation[where]))
         sentences.push(
           `It keeps to the language of the prompt (${shares.language(where, name)}): ${language} stayed in it.`,
         )
     }
   return sentences
 }
+
+/** Whether the preset chosen on tuning prompts is the best of those that are not ruled out on the holdout prompts, too. */
+export const firstOnHoldout = ({ holdout, recommended }: Citations["files"]["decoding"]): boolean =>
+  holdout.find(({ ruled_out }) => !ruled_out)?.preset === recommended.name
 
 const mostlyUndetermined = (counts: { readonly [name: string]: Count }): boolean => {
   const undetermined = Object.hasOwn(counts, "undetermined_rate") ? counts["undetermined_rate"] : undefined
@@ -106,7 +117,9 @@ export const differences = (cite: Citations): ReadonlyArray<string> => {
   const named = besideNamed(cite, true)
   return named === ""
     ? []
-    : [`Between validation and holdout, a difference whose 95% interval leaves out none at all: ${named}.`]
+    : [
+        `Between validation and holdout, a difference whose 95% interval leaves out none at all: ${named}. Each was looked at by itself: where there are many, one or another may be so by chance.`,
+      ]
 }
 
 /** What speaks against it. */
@@ -136,7 +149,7 @@ export const limitations = (cite: Citations): ReadonlyArray<string> => {
     for (const [name, count] of counts)
       if (name.startsWith(CONSISTENCY) && notAll(count))
         sentences.push(
-          `It may leave the language of the prompt (${shares.language(where, name)}): ${shares.count(where, name)} ${words} ${TOLD}${shares.ends(where, name)} stayed in it.`,
+          `It ${2 * count.count < count.of ? "mostly leaves" : "may leave"} the language of the prompt (${shares.language(where, name)}): ${shares.count(where, name)} ${words} ${TOLD}${shares.ends(where, name)} stayed in it.`,
         )
     if (counts.has("undetermined_rate") && mostlyUndetermined(evaluation[where]))
       sentences.push(`Of most of what it writes the language cannot be told: ${share("undetermined_rate")}.`)

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import type * as PlatformError from "effect/PlatformError"
 import * as Schema from "effect/Schema"
 import { because } from "../model/Because.ts"
+import { nobodyNamed } from "../model/License.ts"
 import { oneLine } from "./Markdown.ts"
 
 export class ReleaseInputUnreadable extends Schema.TaggedError<ReleaseInputUnreadable>()("ReleaseInputUnreadable", {
@@ -82,13 +83,17 @@ export class LicenseRefused extends Schema.TaggedError<LicenseRefused>()("Licens
     const { objections, possible } = this
     const lines = objections.slice(0, NAMED).map((objection) => `  ${objectionText(objection)}`)
     const more = objections.length > NAMED ? [`  … and ${objections.length - NAMED} more`] : []
-    const unsaid = objections.filter(({ rule, license }) => rule === "unknown" && license === "NOASSERTION")
+    const unsaid = objections.find(({ rule, license }) => rule === "unknown" && license === "NOASSERTION")
+    const unnamed = objections.find(({ reason }) => reason === nobodyNamed)
+    const others = `take out ${quoted(hopeless(objections))}`
     const instead =
-      unsaid.length > 0
-        ? `say what they are under, in the field \`license\` of their records or as \`corpus({ rights: { ${oneLine(unsaid[0]!.source)}: { license: "…" } } })\`; or take out ${quoted(hopeless(objections))}`
-        : possible.length === 0
-          ? `no licence is possible for all of these texts: take out ${quoted(hopeless(objections))}`
-          : `${possible.slice(0, 6).join(" or ")} would do; or take out ${quoted(objections.map(({ source }) => source))}`
+      unsaid !== undefined
+        ? `say what they are under, ${saidBy(unsaid.source, "license")}; or ${others}`
+        : unnamed !== undefined
+          ? `say who is to be named, ${saidBy(unnamed.source, "attribution")}; or ${others}`
+          : possible.length === 0
+            ? `no licence is possible for all of these texts: ${others}`
+            : `${possible.slice(0, 6).join(" or ")} would do; or take out ${quoted(objections.map(({ source }) => source))}`
     return [
       `release: ${JSON.stringify(oneLine(this.license))} is not possible for the texts it is trained on`,
       ...lines,
@@ -97,6 +102,10 @@ export class LicenseRefused extends Schema.TaggedError<LicenseRefused>()("Licens
     ].join("\n")
   }
 }
+
+/** Where an experiment says what records leave out. */
+const saidBy = (source: string, field: "license" | "attribution"): string =>
+  `in the field \`${field}\` of their records or as \`corpus({ rights: { ${oneLine(source)}: { ${field}: "…" } } })\``
 
 const quoted = (names: ReadonlyArray<string>): string =>
   [...new Set(names)].map((name) => `\`${oneLine(name)}\``).join(", ")

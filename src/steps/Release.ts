@@ -38,7 +38,7 @@ const CHECKED_TEXTS = 8
 const CHECKED_GREEDY_TOKENS = 24
 
 export const release = Step.make("release", {
-  version: 4,
+  version: 5,
   computes: true,
   wholeSelection: ["model"],
   params: {

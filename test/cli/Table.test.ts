@@ -7,7 +7,7 @@ describe("an amount in a table", () => {
       "999 B, 1.00 kB, 999 kB, 1.00 MB, 1.07 GB, 2.50 PB".split(", "),
     )
     expect([0, 999.6e9, 4.587e12, 1e30].map(operations)).toEqual([
-      "0.00 FLOP",
+      "0 FLOP",
       "1.00 TFLOP",
       "4.59 TFLOP",
       "1.00e+6 YFLOP",

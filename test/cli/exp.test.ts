@@ -100,20 +100,94 @@ describe("exp", () => {
   })
 
   it("suggests the command that was meant", async () => {
-    const { code, err } = await exp(folder, "pln")
-    assert.strictEqual(code, 1)
-    expect(err.trim()).toMatchInlineSnapshot(`
-      "ERROR
-        Unknown subcommand "pln" for "exp"
-
-        Did you mean this?
-          plan"
+    expect(shown(await exp(folder, "pln"))).toMatchInlineSnapshot(`
+      "exit 2
+      stderr:
+      error: \`exp\` has no command \`pln\`
+        hint: did you mean \`plan\`?"
     `)
+  })
+
+  it("says what is wrong with a command line, and leaves standard output to what was asked for", async () => {
+    const lines: ReadonlyArray<ReadonlyArray<string>> = [
+      ["plan"],
+      ["plan", "tiny.ts", "other.ts"],
+      ["plan", "tiny.ts", "--runs"],
+      ["plan", "tiny.ts", "--engine", "gpu"],
+      ["run", "tiny.ts", "--job", "2"],
+      ["run", "tiny.ts", "--jobs", "0"],
+      ["run", "tiny.ts", "--jobs", "many"],
+      ["publish", "release"],
+      ["keys", "nwe"],
+    ]
+    const said: Array<string> = []
+    for (const line of lines) said.push(`exp ${line.join(" ")}\n${shown(await exp(folder, ...line))}`)
+    expect(said.join("\n\n")).toMatchInlineSnapshot(`
+      "exp plan
+      exit 2
+      stderr:
+      error: \`exp plan\` needs \`<experiment>\`
+        hint: \`exp plan --help\` lists what there is
+
+      exp plan tiny.ts other.ts
+      exit 2
+      stderr:
+      error: \`exp plan\` does not take \`other.ts\`
+        hint: \`exp plan --help\` lists what there is
+
+      exp plan tiny.ts --runs
+      exit 2
+      stderr:
+      error: \`--runs\` needs a value
+        hint: \`exp plan --help\` lists what there is
+
+      exp plan tiny.ts --engine gpu
+      exit 2
+      stderr:
+      error: \`--engine gpu\`: expected \`tfjs\` or \`torch\` or \`auto\`
+        hint: \`exp plan --help\` lists what there is
+
+      exp run tiny.ts --job 2
+      exit 2
+      stderr:
+      error: \`exp run\` has no flag \`--job\`
+        hint: did you mean \`--jobs\`?
+
+      exp run tiny.ts --jobs 0
+      exit 2
+      stderr:
+      error: \`--jobs 0\`: expected a value greater than 0
+        hint: \`exp run --help\` lists what there is
+
+      exp run tiny.ts --jobs many
+      exit 2
+      stderr:
+      error: \`--jobs many\`: expected a number
+        hint: \`exp run --help\` lists what there is
+
+      exp publish release
+      exit 2
+      stderr:
+      error: \`exp publish\` needs \`--to\`
+        hint: \`exp publish --help\` lists what there is
+
+      exp keys nwe
+      exit 2
+      stderr:
+      error: \`exp keys\` has no command \`nwe\`
+        hint: did you mean \`new\`?"
+    `)
+  })
+
+  it("does not say of a release that it is wrong where it was asked wrongly", async () => {
+    // 1 is what a script that checks a release takes for tampering
+    assert.strictEqual((await exp(folder, "verify", "release", "--bogus")).code, 2)
+    assert.strictEqual((await exp(folder, "verify")).code, 2)
   })
 
   it.each(["0", "-1", "1.5", "many"])("refuses %s jobs", async (jobs) => {
     const { code, err } = await exp(folder, "run", "tiny.ts", "--jobs", jobs)
-    assert.strictEqual(code, 1)
+    assert.strictEqual(code, 2)
     assert.include(err, "--jobs")
   })
 })
@@ -296,6 +370,7 @@ describe("exp run", () => {
       "artifacts",
       "experiment.ts",
       "journal.ndjson",
+      "lock",
       "plan.json",
       "plan.txt",
       "run.json",

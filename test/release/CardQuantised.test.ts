@@ -171,6 +171,7 @@ describe("a card with quantised files", () => {
       assert.include(section, "| -0.5000% | -0.6000% – -0.4000% | 1.0000% |")
       assert.include(section, "| 98.0000% | 97.9000% – 98.1000% |")
       assert.include(section, "```sh\nollama create tiny-en-it -f Modelfile && ollama run tiny-en-it\n```\n")
+      assert.match(section, /rows of \d+ numbers do not fill: such rows have another\ntype/)
       assert.include(section, "Ollama has no setting for the order of samplers")
       assert.notInclude(section, "no_repeat_ngram_size")
       const table = section.match(/^\|.*$/gm)!.map((row) => row.split("|").length)

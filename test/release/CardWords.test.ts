@@ -60,19 +60,51 @@ describe("what a card says in plain words", () => {
     () =>
       Effect.gen(function* () {
         const files = yield* readFolder(yield* assembled())
-        const clear = sharing(files, { language_consistency_en: [20, 20], undetermined_rate: [4, 40] })
+        const both = { language_consistency_en: [20, 20], language_consistency_it: [16, 16] } as const
+        const clear = sharing(files, { ...both, undetermined_rate: [4, 40] })
         assert.match(
           told(strengths(clear)),
           /prompt \(en\): 20 of 20 samples of the benchmark whose language could be told \(95% interval .*\) stayed in it/,
         )
-        const unclear = sharing(files, { language_consistency_en: [4, 4], undetermined_rate: [36, 40] })
+        const unclear = sharing(files, { ...both, undetermined_rate: [36, 40] })
         assert.notInclude(told(strengths(unclear)), "language")
         assert.match(
           told(limitations(unclear)),
           /Of most of what it writes the language cannot be told: 36 of 40 samples/,
         )
         const left = sharing(files, { language_consistency_en: [3, 4], undetermined_rate: [2, 40] })
-        assert.match(told(limitations(left)), /\(en\): 3 of 4 samples of the benchmark whose language could be told \(/)
+        assert.match(
+          told(limitations(left)),
+          /It may leave .* \(en\): 3 of 4 samples of the benchmark whose language could be told \(/,
+        )
+        const mostly = sharing(files, { language_consistency_en: [1, 4], undetermined_rate: [2, 40] })
+        assert.match(told(limitations(mostly)), /It mostly leaves the language of the prompt \(en\): 1 of 4 samples/)
+      }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
+  )
+
+  it.effect("praises no model of one language for keeping to it, since no other could have been told", () =>
+    Effect.gen(function* () {
+      const files = yield* readFolder(yield* assembled())
+      assert.notInclude(told(strengths(sharing(files, { language_consistency_pl: [20, 20] }))), "language")
+    }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
+  )
+
+  it.effect(
+    "calls a preset confirmed where it is the best on the holdout prompts too, and not where others are ahead",
+    () =>
+      Effect.gen(function* () {
+        const files = yield* readFolder(yield* assembled())
+        const { decoding } = files
+        const own = decoding.holdout.filter(({ preset }) => preset === decoding.recommended.name)
+        const others = decoding.holdout.filter(({ preset }) => preset !== decoding.recommended.name)
+        const ranked = (holdout: typeof decoding.holdout) =>
+          told(strengths(new Citations({ ...files, decoding: { ...decoding, confirmed: true, holdout } })))
+        assert.include(ranked([...own, ...others]), "confirm the recommended preset: it is the best there too")
+        const behind = ranked([...others.map((row) => ({ ...row, ruled_out: false })), ...own])
+        assert.include(behind, "do not speak against the recommended preset: what is ahead of it there")
+        assert.notInclude(behind, "confirm")
+        // what is ruled out is ahead of nothing
+        assert.include(ranked([...others.map((row) => ({ ...row, ruled_out: true })), ...own]), "confirm")
       }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
   )
 
@@ -121,5 +153,25 @@ describe("what a card says in plain words", () => {
       assert.deepStrictEqual(yield* lintCard(out), [])
       assert.notInclude(readFileSync(`${yield* assembled()}/README.md`, "utf8"), "--set")
     }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
+  )
+
+  it.effect(
+    "prints the engine that a run has to ask for, with what its bits depend on, and not the one that a run takes by itself",
+    () =>
+      Effect.gen(function* () {
+        const out = yield* assembled({ engine: { name: "torch", precision: "bf16+adam8bit" } })
+        const card = readFileSync(`${out}/README.md`, "utf8")
+        assert.include(card, "npx exp run experiment.ts --engine torch --precision bf16+adam8bit\n")
+        // its bits depend on threads and micro-batches, which no key has
+        assert.include(card, "run again on\nthis engine, on the same device and with the same `--engine-set`.\n")
+        assert.include(
+          card,
+          "On the same engine and device, with the same `--engine-set`, the files come out byte for byte;",
+        )
+        assert.deepStrictEqual(yield* lintCard(out), [])
+        const ordinary = readFileSync(`${yield* assembled()}/README.md`, "utf8")
+        assert.notInclude(ordinary, "--engine")
+        assert.include(ordinary, "run again on\nthis engine.\n")
+      }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
   )
 })

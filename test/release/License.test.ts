@@ -4,7 +4,7 @@ import { assert, describe, expect, it } from "@effect/vitest"
 import { Effect, FileSystem } from "effect"
 import { parse } from "yaml"
 import { renderCard } from "../../src/release/Card.ts"
-import { licenseLink, objections, rightsOfWeights } from "../../src/release/License.ts"
+import { checkLicensing, licenseLink, objections, rightsOfWeights } from "../../src/release/License.ts"
 import { lintCard } from "../../src/release/Lint.ts"
 import { assembled } from "./assembled.ts"
 
@@ -29,6 +29,24 @@ describe("the licence of a release", () => {
           hint: no licence is possible for all of these texts: take out \`wiki-en\`, \`wiki-it\`; or write why the rule does not hold: \`licensing: { override: "…" }\`"
       `)
     }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
+  )
+
+  it.effect("that needs but somebody to be named says where to name them", () =>
+    Effect.gen(function* () {
+      const unnamed = {
+        source: "web_pl",
+        role: "train" as const,
+        licenses: { "CC-BY-4.0": 131 },
+        attributions: [],
+        terms: [],
+      }
+      const error = yield* Effect.flip(checkLicensing({ license: "CC-BY-4.0", override: undefined }, [unnamed]))
+      expect(error.message).toMatchInlineSnapshot(`
+        "release: "CC-BY-4.0" is not possible for the texts it is trained on
+          web_pl: CC-BY-4.0 (131 documents), attribution: asks for attribution, and no record of the source says to whom
+          hint: say who is to be named, in the field \`attribution\` of their records or as \`corpus({ rights: { web_pl: { attribution: "…" } } })\`; or take out \`web_pl\`; or write why the rule does not hold: \`licensing: { override: "…" }\`"
+      `)
+    }),
   )
 
   it.effect("goes against that with a written reason, which licence, notice and card print", () =>

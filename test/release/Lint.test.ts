@@ -294,6 +294,19 @@ describe("the lint of a card", () => {
     }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
   )
 
+  it.effect("takes a sum for one word, whatever digits it has", () =>
+    Effect.gen(function* () {
+      const out = yield* assembled()
+      const card = readFileSync(`${out}/README.md`, "utf8")
+      const told = card.replace(/(\| `model\.safetensors` \|.*\| `)[0-9a-f]{16}/, "$1ab12cd34ef567890")
+      assert.notStrictEqual(told, card)
+      writeFileSync(`${out}/README.md`, told)
+      const findings = yield* lintCard(out)
+      assert.strictEqual(findings.length, 1)
+      assert.match(findings[0]!.problem, /^says `ab12cd34ef567890`; `model\.safetensors` has `[0-9a-f]{16}`$/)
+    }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
+  )
+
   it.effect("lets a card say more in words, name its successor, and speak of MIT the place", () =>
     Effect.gen(function* () {
       const out = yield* assembled()

@@ -19,6 +19,8 @@ export interface Fabrication {
   readonly sourceLicense?: string
   /** Release the parent itself, without a decay. */
   readonly stable?: boolean
+  /** That trained it; tfjs unless said. */
+  readonly engine?: { readonly name: string; readonly precision: string }
 }
 
 const random = (seed: number) => () => {
@@ -241,7 +243,7 @@ export const fabricate = (folder: string, options: Fabrication = {}): Omit<Relea
 
   const file = safetensors()
   text("checkpoint/model.safetensors", file)
-  const engine = { name: "tfjs", numerics: 1, precision: "fp32" }
+  const engine = { name: "tfjs", precision: "fp32", ...options.engine, numerics: 1 }
   json("checkpoint/state.json", {
     step: released,
     tokensSeen: released * perStep,

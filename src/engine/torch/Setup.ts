@@ -194,7 +194,7 @@ const announce = (folder: string, { index, say }: SetupOptions, { uv, withoutCud
   Effect.suspend(() => {
     if (withoutCuda && cuda && index === undefined)
       say(
-        "PyTorch comes with CUDA libraries it has no use for here; with uv installed, or an `--index` without, it does not",
+        "the PyTorch that pip finds brings CUDA libraries, of no use here; with uv installed (`pip install uv`), or from an `--index` of wheels for the CPU, it comes without",
       )
     const least = cuda ? LEAST.cuda[uv ? "uv" : "pip"] : LEAST.cpu
     const free = freeBytes(folder) ?? least
