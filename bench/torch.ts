@@ -69,7 +69,7 @@ const capped: ReadonlyArray<Omit<Shape, "microBatchRows"> & { readonly gigabytes
     settings: { precision: "bf16", microBatchRows: 6 },
   },
   {
-    ...{ name: "1.06 B, 2048", gigabytes: 24, architecture: apt, rowsPerStep: 16, device: "cuda" },
+    ...{ name: "1.06 B, capped", gigabytes: 24, architecture: apt, rowsPerStep: 16, device: "cuda" },
     settings: { precision: "bf16" },
   },
   {
