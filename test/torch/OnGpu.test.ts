@@ -163,7 +163,7 @@ print(json.dumps([[typed(RuntimeError(one), "training").json().get("kind") for o
 import json, os, sys
 sys.argv = ["exp_torch"]
 from exp_torch import __main__ as program, protocol
-program._with_allocator = lambda: None
+program._surrounded = lambda: None
 protocol.serve = lambda: print(os.environ.get("PYTORCH_ALLOC_CONF"), os.environ["CUBLAS_WORKSPACE_CONFIG"])
 program.main()`
     const none = { PYTORCH_ALLOC_CONF: undefined, PYTORCH_CUDA_ALLOC_CONF: undefined }

@@ -73,6 +73,33 @@ const finished = (answer: Answer): Answer => {
   return answer
 }
 
+describe.skipIf(!runnable)(titled("the PyTorch worker begins"), () => {
+  const glibc = runnable && run("import platform; print(platform.libc_ver()[0])") === "glibc\n"
+
+  it.skipIf(!glibc)(
+    `with its allocator and its threads as they serve it, but for what somebody has set${glibc ? "" : " (skipped: glibc alone has these)"}`,
+    () => {
+      const begun = (more: NodeJS.ProcessEnv) =>
+        JSON.parse(
+          run(
+            `
+import json, os, sys
+from exp_torch import __main__ as program, protocol
+names = ("MALLOC_MMAP_MAX_", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+protocol.serve = lambda: print(json.dumps([os.environ.get(name) for name in names]))
+sys.argv = ["exp_torch"]
+program.main()`,
+            { MALLOC_MMAP_MAX_: undefined, MALLOC_TRIM_THRESHOLD_: undefined, MALLOC_TOP_PAD_: undefined, ...more },
+          ),
+        )
+      const none = { GOMP_SPINCOUNT: undefined, OMP_WAIT_POLICY: undefined }
+      assert.deepStrictEqual(begun(none), ["0", "2000", null])
+      assert.deepStrictEqual(begun({ ...none, OMP_WAIT_POLICY: "active" }), ["0", null, "active"])
+      assert.deepStrictEqual(begun({ ...none, GOMP_SPINCOUNT: "7", MALLOC_TOP_PAD_: "1" }), [null, "7", null])
+    },
+  )
+})
+
 describe.skipIf(!runnable)(titled("the PyTorch worker trains"), () => {
   let worker: Worker
   beforeAll(async () => {
