@@ -52,7 +52,7 @@ export class HubUnreachable extends Schema.TaggedError<HubUnreachable>()("HubUnr
   ambiguous: Schema.Boolean,
 }) {
   override get message() {
-    return `hub: ${this.request}: ${this.problem} (tried ${this.attempts} ${this.attempts === 1 ? "time" : "times"})\n  hint: run the same command again: it goes on from what the hub has`
+    return `hub: ${this.request}: ${this.problem} (tried ${this.attempts} ${this.attempts === 1 ? "time" : "times"})\n  hint: run the same command again when the hub answers: it goes on from what is there`
   }
 }
 

@@ -70,11 +70,21 @@ const TRANSIENT: ReadonlySet<number> = new Set([408, 425, 429, 500, 502, 503, 50
 const sizeOf = (body: RequestInit["body"]): number =>
   body instanceof Blob ? body.size : typeof body === "string" ? body.length : 0
 
-const problemOf = (cause: unknown): string => {
+/** Nobody was spoken to: it may be the wrong address. */
+const UNREACHED: ReadonlySet<string> = new Set([
+  "ECONNREFUSED",
+  "ENOTFOUND",
+  "EAI_AGAIN",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+])
+
+const problemOf = (cause: unknown, host: string): string => {
   if (!(cause instanceof Error)) return String(cause)
   if (cause.name === "TimeoutError") return "no answer in time"
   const inner = cause.cause
   const code = inner instanceof Error && "code" in inner ? String(inner.code) : undefined
+  if (code !== undefined && UNREACHED.has(code)) return `${host} cannot be reached (${code})`
   return code ?? (inner instanceof Error ? inner.message : cause.message)
 }
 
@@ -173,7 +183,7 @@ export const makeFetch = ({ endpoint, token, patience, watch, sleep }: Way): typ
         )
         .then(
           (response) => ({ response, problem: `the hub says ${response.status}` }),
-          (cause: unknown) => ({ response: undefined, problem: problemOf(cause) }),
+          (cause: unknown) => ({ response: undefined, problem: problemOf(cause, url.host) }),
         )
       clearTimeout(timer)
       init.signal?.throwIfAborted()

@@ -10,7 +10,7 @@
  * | `lock`           | held while it runs, empty                                             |
  * | `artifacts/`     | links into the store, by step                                         |
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from "node:fs"
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync } from "node:fs"
 import { basename, join, relative } from "node:path"
 import { isPlatform } from "../store/Failed.ts"
 import { replace } from "../store/Files.ts"
@@ -76,7 +76,7 @@ export const readRecord = (folder: string): RunRecord | undefined => {
 export const list = (
   runs: string,
 ): ReadonlyArray<{ readonly name: string; readonly folder: string; readonly record: RunRecord }> =>
-  !existsSync(runs)
+  !statSync(runs, { throwIfNoEntry: false })?.isDirectory()
     ? []
     : readdirSync(runs)
         .sort()

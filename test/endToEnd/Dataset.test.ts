@@ -91,7 +91,7 @@ describe("an experiment on data sets of the hub", () => {
     const run = await exp(place.path, ["run", "main.ts"], away)
     expect(run.code).toBe(1)
     expect(run.stderr).toBe(
-      "error: dataset web_en: which commit `main` of our-org/web is cannot be told: ECONNREFUSED\n  hint: run again when the hub answers, or name a commit as `revision`: then nothing is asked\n",
+      `error: dataset web_en: which commit \`main\` of our-org/web is cannot be told: ${new URL(nobody).host} cannot be reached (ECONNREFUSED)\n  hint: run again when the hub answers, or name a commit as \`revision\`: then nothing is asked\n`,
     )
     write(place.path, "pinned.ts", experiment({ revision: commit }))
     const pinned = await exp(place.path, ["plan", "pinned.ts"], away)

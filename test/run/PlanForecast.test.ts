@@ -82,7 +82,7 @@ describe("the forecast of the hero", () => {
     expect(unknown).toMatchInlineSnapshot(`
       [
         "time of the engine: it was not measured here, \`exp forecast FILE --calibrate\` does",
-        "time of corpus, tokenizer, pack and 4 more: no run here was timed yet",
+        "time of corpus, tokenizer, pack and 4 more: no run here was timed yet with the engine measured",
         "energy: no watts are measured or given (\`--watts\`)",
         "cost: no price is given (\`--price-per-kwh\`, \`--price-per-hour\`)",
         "carbon dioxide: no rate is given (\`--grams-co2-per-kwh\`)",

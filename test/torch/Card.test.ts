@@ -189,7 +189,10 @@ describe.skipIf(!buildable)(titledOnCard("the worker on a GPU whose kernels do n
       order,
       Uint32Array.from({ length: 4 * 2000 }, (_, i) => i % 80),
     )
-    const { lines, error } = await worker.train({ ...request, order, endStep: 2000 }, { device: "cuda", compile: false })
+    const { lines, error } = await worker.train(
+      { ...request, order, endStep: 2000 },
+      { device: "cuda", compile: false },
+    )
     await worker.close()
     assert.isUndefined(error, worker.errors)
     const told = lines.find(({ device }) => device?.["watts"] !== undefined)?.device

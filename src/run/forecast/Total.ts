@@ -62,7 +62,9 @@ export const unknownOf = (
   const noDisk = kindsOf((step) => !step.done && unsized.includes(step))
   return [
     ...(calibrated ? [] : ["time of the engine: it was not measured here, `exp forecast FILE --calibrate` does"]),
-    ...(noTime === "" ? [] : [`time of ${noTime}: no run here was timed yet`]),
+    ...(noTime === ""
+      ? []
+      : [`time of ${noTime}: no run here was timed yet${calibrated ? "" : " with the engine measured"}`]),
     ...(partly === "" ? [] : [`what ${partly} do beside the engine: no run here was timed yet`]),
     ...(noDisk === "" ? [] : [`disk of ${noDisk}: it depends on the texts`]),
     ...(watts === undefined ? ["energy: no watts are measured or given (`--watts`)"] : []),
