@@ -104,7 +104,9 @@ def mode(settings: Settings, device: torch.device) -> Iterator[None]:
 
 
 def switch_determinism(deterministic: bool) -> None:
-    torch.use_deterministic_algorithms(deterministic)
+    if torch.are_deterministic_algorithms_enabled() != deterministic:
+        # only where it must: it loads PyTorch's whole compiler to tell it
+        torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.deterministic = deterministic
     # nothing is read here before it is written: filling new memory would only cost
     torch.utils.deterministic.fill_uninitialized_memory = False

@@ -330,6 +330,7 @@ CUresult cuMemAddressReserve(CUdeviceptr *pointer, size_t size, size_t alignment
 }
 CUresult cuMemAddressFree(CUdeviceptr pointer, size_t size) {
   pthread_mutex_lock(&lock);
+  // `give_back` takes off what addresses alone never added
   used += size;
   pthread_mutex_unlock(&lock);
   give_back((void *)pointer);
