@@ -30,6 +30,7 @@ const environment = {
   MALLOC_MMAP_MAX_: "0",
   MALLOC_TRIM_THRESHOLD_: "100000000000",
   MALLOC_TOP_PAD_: "268435456",
+  GOMP_SPINCOUNT: "2000",
 }
 
 type Settings = Readonly<Record<string, unknown>>

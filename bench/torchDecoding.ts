@@ -51,7 +51,12 @@ const conversation = (args: ReadonlyArray<string>) => {
       ...process.env,
       PYTHONPATH: fileURLToPath(new URL("../engines/torch", import.meta.url)),
       // both sides: what was given back to the system would be asked for again at every token
-      ...{ MALLOC_MMAP_MAX_: "0", MALLOC_TRIM_THRESHOLD_: "100000000000", MALLOC_TOP_PAD_: "268435456" },
+      ...{
+        MALLOC_MMAP_MAX_: "0",
+        MALLOC_TRIM_THRESHOLD_: "100000000000",
+        MALLOC_TOP_PAD_: "268435456",
+        GOMP_SPINCOUNT: "2000",
+      },
     },
   })
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()

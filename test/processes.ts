@@ -53,3 +53,8 @@ export const gone = async (pids: ReadonlyArray<number>, milliseconds = 10_000): 
     if (!pids.some(alive)) return true
   return !pids.some(alive)
 }
+
+/** Whether the system tells what a process has resided in. */
+export const onLinux = process.platform === "linux"
+export const titledOnLinux = (title: string): string =>
+  onLinux ? title : `${title} (skipped: only Linux tells what a process has resided in)`

@@ -19,7 +19,7 @@ import { BUNDLE } from "../release/Sigstore.ts"
 import { SUMS } from "../release/Sums.ts"
 import { resolveRun } from "../run/Tags.ts"
 import { NotFound } from "./Errors.ts"
-import { noRelease } from "./Releases.ts"
+import { noRelease, placesOf } from "./Releases.ts"
 import { bytes, count, table } from "./Table.ts"
 
 export interface PublishSettings {
@@ -47,10 +47,7 @@ const releaseFolder = (runs: string, target: string) =>
     for (const folder of [resolve(target), join(resolve(target), "release")])
       if (existsSync(join(folder, SUMS))) return folder
     const { name, folder: ran, record } = yield* Effect.mapError(resolveRun(runs, target), noRelease(target))
-    // where the run's store is now, wherever it was when the run ended
-    const folders = record.steps
-      .filter(({ artifact }) => artifact.startsWith("release-"))
-      .map(({ artifact }) => join(dirname(ran), "store", artifact, "release"))
+    const folders = placesOf(dirname(ran), record)
     const [folder, ...more] = folders.filter((one) => existsSync(join(one, SUMS)))
     if (folder === undefined)
       return yield* new NotFound({

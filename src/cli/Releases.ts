@@ -6,10 +6,16 @@ import type { RunRecord } from "../run/RunFolder.ts"
 import type { RunNotFound } from "../run/Tags.ts"
 import { NotFound } from "./Errors.ts"
 
-/** Release folders of a run, where they lie now: runs may have been moved since the record was written. */
-export const releasesOf = (runs: string, { steps, releases }: RunRecord): ReadonlyArray<string> => {
-  const inStore = steps.map(({ artifact }) => join(runs, "store", artifact, "release")).filter(existsSync)
-  return inStore.length > 0 ? inStore : releases.filter(existsSync)
+/** Where a run's releases are in its store, or were: runs may have been moved since the record was written. */
+export const placesOf = (runs: string, { steps }: RunRecord): ReadonlyArray<string> =>
+  steps
+    .filter(({ artifact }) => artifact.startsWith("release-"))
+    .map(({ artifact }) => join(runs, "store", artifact, "release"))
+
+/** Release folders of a run, where they lie now. */
+export const releasesOf = (runs: string, record: RunRecord): ReadonlyArray<string> => {
+  const inStore = placesOf(runs, record).filter(existsSync)
+  return inStore.length > 0 ? inStore : record.releases.filter(existsSync)
 }
 
 /** It is no run either: a folder that is there is told from a name that nothing has. */

@@ -8,6 +8,7 @@ import { laneCount, laneRows, trainMemoryBytes } from "../../src/engine/tfjs/Tra
 import { packageFolder } from "../../src/engine/torch/Environment.ts"
 import { type Architecture, parameterCount } from "../../src/model/Architecture.ts"
 import { defaultOptimizer } from "../../src/model/Checkpoint.ts"
+import { onLinux, titledOnLinux } from "../processes.ts"
 import { temporaryFolder } from "../temporary.ts"
 import { python, skipped } from "./torch.ts"
 import type { Training } from "./trainingChild.ts"
@@ -144,7 +145,7 @@ describe("the in-process engine's memory", () => {
   })
 })
 
-describe.skipIf(process.platform !== "linux")("a training in a process of its own", () => {
+describe.skipIf(!onLinux)(titledOnLinux("a training in a process of its own"), () => {
   /** In bytes: by a child that trains, and by the forecast. */
   const memoryOf = (architecture: Architecture) => {
     const training: Training = { architecture, rowsPerStep: 8, steps: 4, workers: 2 }

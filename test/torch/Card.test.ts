@@ -141,7 +141,9 @@ describe.skipIf(!buildable)(titledOnCard("the worker on a GPU whose kernels do n
     [{ precision: "fp16", optimizerState: "8bit", offloadOptimizer: true }, llama],
     [{ precision: "fp32", deterministic: true, activationCheckpointing: true }, llama],
   ] as const)
-    it(`answers every request there: ${Object.values(settings).join(", ")}`, async () => {
+    it(`answers every request there: ${Object.entries(settings)
+      .map((pair) => pair.join("="))
+      .join(", ")}`, async () => {
       const { request } = await Effect.runPromise(goldenRequest(temporaryFolder(), model))
       const worker = new Worker(withCard(4e9))
       const wanted = { ...settings, device: "cuda", compile: false }

@@ -5,6 +5,7 @@ import { totalOf } from "../../src/engine/Components.ts"
 import { type MemoryQuestion, trainingMemory } from "../../src/engine/Memory.ts"
 import type { Architecture } from "../../src/model/Architecture.ts"
 import { goldenRequest } from "../engine/golden.ts"
+import { onLinux, titledOnLinux } from "../processes.ts"
 import { temporaryFolder } from "../temporary.ts"
 import { run, runnable, titled, Worker } from "./worker.ts"
 
@@ -13,8 +14,6 @@ const llama: Architecture = {
   ...{ family: "llama", layers: 2, width: 64, heads: 4, keyValueHeads: 2, feedForwardWidth: 176, context: 32 },
   ...{ vocabulary: 300, ropeTheta: 10_000, normEpsilon: 1e-6, tiedHead: false },
 }
-
-const onLinux = process.platform === "linux" ? "" : " (skipped: only Linux tells what a process has resided in)"
 
 /** Opens every script: a trainer on the CPU, its weights and moments after some steps. */
 const opening = `
@@ -198,7 +197,7 @@ print(json.dumps({"asked": asked, "kept": [bool((one == i).all()) for i, one in 
     assert.notInclude(found.shapes, false)
   })
 
-  it.skipIf(process.platform !== "linux")(`is told when a training ends, however short it was${onLinux}`, async () => {
+  it.skipIf(!onLinux)(titledOnLinux("is told when a training ends, however short it was"), async () => {
     const worker = new Worker()
     const { request } = await Effect.runPromise(goldenRequest(temporaryFolder()))
     const { lines, error } = await worker.train({ ...request, endStep: 1 })
@@ -280,7 +279,7 @@ print(json.dumps(found))`),
     ])
   })
 
-  it.skipIf(process.platform !== "linux")(`is what was foretold, within a fifth${onLinux}`, () => {
+  it.skipIf(!onLinux)(titledOnLinux("is what was foretold, within a fifth"), () => {
     const wide = { ...llama, layers: 4, width: 256, heads: 4, keyValueHeads: 2, feedForwardWidth: 704, context: 256 }
     const shapes: ReadonlyArray<Architecture> = [
       { family: "gpt2", layers: 4, width: 256, heads: 4, context: 256, vocabulary: 4096 },
